@@ -1,0 +1,339 @@
+"""Static input shapes, shape inference, and folding of the shape arithmetic that follows."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import onnx_ir as ir
+from odp.backends.onnx.errors import OnnxError
+from odp.backends.onnx.load import inline_functions
+from onnx_ir.passes import common
+
+__all__ = [
+    "TRANSCENDENTAL_OPERATORS",
+    "freeze_shapes",
+    "is_transcendental",
+    "require_static_inputs",
+    "run_shape_inference",
+    "simplify",
+    "undetermined_inputs",
+]
+
+TRANSCENDENTAL_OPERATORS = frozenset(
+    {
+        "Acos",
+        "Acosh",
+        "Asin",
+        "Asinh",
+        "Atan",
+        "Atanh",
+        "Attention",
+        "BatchNormalization",
+        "BiasGelu",
+        "Celu",
+        "Cos",
+        "Cosh",
+        "Elu",
+        "Erf",
+        "Exp",
+        "FastGelu",
+        "GRU",
+        "Gelu",
+        "GroupNormalization",
+        "InstanceNormalization",
+        "LRN",
+        "LSTM",
+        "LayerNormalization",
+        "LinearAttention",
+        "Log",
+        "LogSoftmax",
+        "LpNormalization",
+        "LpPool",
+        "MeanVarianceNormalization",
+        "Mish",
+        "NegativeLogLikelihoodLoss",
+        "Pow",
+        "QuickGelu",
+        "RMSNormalization",
+        "RNN",
+        "Reciprocal",
+        "ReduceL2",
+        "ReduceLogSum",
+        "ReduceLogSumExp",
+        "RotaryEmbedding",
+        "Selu",
+        "Sigmoid",
+        "SimplifiedLayerNormalization",
+        "Sin",
+        "Sinh",
+        "SkipLayerNormalization",
+        "SkipSimplifiedLayerNormalization",
+        "Softmax",
+        "SoftmaxCrossEntropyLoss",
+        "Softplus",
+        "Sqrt",
+        "SwiGLU",
+        "Swish",
+        "Tan",
+        "Tanh",
+    }
+)
+"""Operators that compute more than + - * /; `simplify` leaves them for the passes to report."""
+
+_FOLD_INPUT_LIMIT = 8192
+_FOLD_OUTPUT_LIMIT = 512 * 512
+# Every round folds what the last one made constant; four was the most that any of the 1,884 ONNX
+# node tests and the real models needed.
+_MAX_ROUNDS = 4
+
+
+def is_transcendental(node: ir.Node) -> bool:
+    """Tell whether a node computes something that rational arithmetic cannot.
+
+    `Pow` with a constant integer exponent is a product, and therefore not transcendental.
+    """
+    if node.op_type not in TRANSCENDENTAL_OPERATORS:
+        return False
+    if node.op_type == "Pow" and node.domain == "" and len(node.inputs) == 2:
+        exponent = node.inputs[1]
+        tensor = exponent.const_value if exponent is not None else None
+        if tensor is not None and tensor.size <= _FOLD_INPUT_LIMIT:
+            values = tensor.numpy().astype(float)
+            return bool((values != values.round()).any())
+    return True
+
+
+def _is_free_input(graph: ir.Graph, value: ir.Value) -> bool:
+    return value.name not in graph.initializers
+
+
+def undetermined_inputs(model: ir.Model) -> dict[str, tuple[int | str | None, ...] | None]:
+    """Find the inputs whose shape is not a list of numbers.
+
+    Args:
+        model: the model.
+
+    Returns:
+        Input name -> dimensions (an int, the name of a symbol, or None where nothing is known),
+        or None in place of the tuple where not even the rank is known.
+    """
+    undetermined: dict[str, tuple[int | str | None, ...] | None] = {}
+    for value in model.graph.inputs:
+        if not _is_free_input(model.graph, value) or not isinstance(value.type, ir.TensorType):
+            continue
+        assert value.name is not None
+        if value.shape is None:
+            undetermined[value.name] = None
+        elif not value.shape.is_static():
+            undetermined[value.name] = tuple(
+                d if isinstance(d, int) else d.value for d in value.shape
+            )
+    return undetermined
+
+
+def require_static_inputs(model: ir.Model) -> None:
+    """Check that every input has a static shape.
+
+    Raises:
+        OnnxError: names the inputs and prints the `--shape` options to add, with `?` for each
+            size that the user has to choose.
+    """
+    undetermined = undetermined_inputs(model)
+    if not undetermined:
+        return
+    found = []
+    options = []
+    for name, shape in undetermined.items():
+        if shape is None:
+            found.append(f"{name!r} (rank unknown)")
+            options.append(f"--shape {name}=?")
+            continue
+        dims = ",".join("?" if d is None else str(d) for d in shape)
+        found.append(f"{name!r} [{dims}]")
+        options.append(
+            f"--shape {name}=" + ",".join(str(d) if isinstance(d, int) else "?" for d in shape)
+        )
+    raise OnnxError(
+        f"dynamic input shape: {', '.join(found)}; add {' '.join(options)} "
+        "with a number for every ?"
+    )
+
+
+def freeze_shapes(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> ir.Model:
+    """Give inputs static shapes, in place.
+
+    A symbol (`batch`, `T`) that gets a number in one input gets it in every other input.  Shapes
+    of intermediate values that name a symbol are forgotten; `run_shape_inference` finds them again.
+
+    Args:
+        model: the model.
+        shapes: input name -> sizes, each at least 1.
+
+    Returns:
+        The same model.
+
+    Raises:
+        OnnxError: an unknown input name, another rank than the model's, a size that contradicts a
+            static dimension, or one symbol with two sizes.
+    """
+    inputs = {v.name: v for v in model.graph.inputs if _is_free_input(model.graph, v)}
+    symbols: dict[str, tuple[int, str]] = {}
+    for name, sizes in shapes.items():
+        if name not in inputs:
+            known = [n for n in inputs if n is not None]
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"inputs are {', '.join(known)}"
+            raise OnnxError(f"--shape {name}: the model has no input {name!r}; {hint}")
+        value = inputs[name]
+        _check_sizes(name, value, sizes)
+        for dim, size in zip(value.shape or (), sizes, strict=False):
+            if isinstance(dim, int) or dim.value is None:
+                continue
+            other, where = symbols.setdefault(dim.value, (size, name))
+            if other != size:
+                raise OnnxError(
+                    f"--shape {name}: dimension {dim.value!r} is {size} here but {other} in "
+                    f"{where!r}; one symbol stands for one size"
+                )
+        value.shape = ir.Shape(list(sizes))
+    if not shapes:
+        return model
+    for value in inputs.values():
+        if value.shape is not None:
+            value.shape = ir.Shape(
+                [
+                    d if isinstance(d, int) else symbols.get(d.value or "", (d.value,))[0]
+                    for d in value.shape
+                ]
+            )
+    _forget_symbols(model)
+    return model
+
+
+def _check_sizes(name: str, value: ir.Value, sizes: Sequence[int]) -> None:
+    given = ",".join(map(str, sizes))
+    if any(size < 1 for size in sizes):
+        raise OnnxError(f"--shape {name}={given}: every size must be at least 1")
+    if value.shape is None:
+        return
+    dims = ",".join(str(d) if isinstance(d, int) else (d.value or "?") for d in value.shape)
+    if len(sizes) != len(value.shape):
+        raise OnnxError(
+            f"--shape {name}={given}: the input has {len(value.shape)} dimensions [{dims}], "
+            f"not {len(sizes)}"
+        )
+    for dim, size in zip(value.shape, sizes, strict=True):
+        if isinstance(dim, int) and dim != size:
+            raise OnnxError(
+                f"--shape {name}={given}: the model fixes this input to [{dims}]; "
+                f"{size} cannot replace {dim}"
+            )
+
+
+def _forget_symbols(model: ir.Model) -> None:
+    """Drop symbolic dimensions of intermediate values and outputs.
+
+    They are names for "unknown" there: exporters reuse one name for different sizes, so they are
+    inferred again instead of being replaced.
+    """
+    for graph in model.graphs():
+        values = [o for node in graph for o in node.outputs]
+        if graph is not model.graph:
+            values += graph.inputs
+        for value in values:
+            if value.shape is not None and not value.shape.is_static():
+                value.shape = ir.Shape([d if isinstance(d, int) else None for d in value.shape])
+
+
+@contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """Silence a library logger: its tracebacks are not addressed to our users."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def run_shape_inference(model: ir.Model) -> ir.Model:
+    """Infer types and shapes of all values, in place, without touching the weights.
+
+    Large initializers are taken out of the message that onnx's C++ inference gets, so the cost
+    depends on the number of nodes only.
+
+    Args:
+        model: the model.
+
+    Returns:
+        The same model; where inference is impossible, values keep what they had.
+    """
+    with _quiet("onnx_ir"):
+        common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
+    return model
+
+
+def simplify(model: ir.Model, *, keep: Callable[[ir.Node], bool] = is_transcendental) -> ir.Model:
+    """Fold constants, remove dead code, and bring the graph into one plain form, in place.
+
+    Functions are inlined; Constant nodes become initializers; Identity nodes and the shape
+    arithmetic of static shapes disappear.  Initializers that are listed as inputs too (exporters
+    before IR version 4 do this) become plain initializers.  Outputs stay the same up to the
+    rounding of folded constant subexpressions, which are evaluated by onnx.reference.  Weights
+    are not copied: operations on more than 8,192 constants are left alone.
+
+    Args:
+        model: the model, any opset from 7.
+        keep: nodes that stay although all of their inputs are constant; by default everything
+            transcendental, because the passes have to see and report it.
+
+    Returns:
+        The same model.
+
+    Raises:
+        OnnxError: functions of the model cannot be inlined.
+    """
+    from onnxscript import optimizer
+
+    inline_functions(model)
+    common.RemoveInitializersFromInputsPass()(model)
+
+    def should_fold(node: ir.Node) -> bool | None:
+        # onnxscript folds the transpose of a weight of any size; that would copy the model.
+        if keep(node) or _has_large_input(node):
+            return False
+        return None
+
+    with _quiet("onnxscript"), _quiet("onnx_ir"):
+        run_shape_inference(model)
+        for _ in range(_MAX_ROUNDS):
+            result = optimizer.fold_constants(
+                model,
+                onnx_shape_inference=True,
+                input_size_limit=_FOLD_INPUT_LIMIT,
+                output_size_limit=_FOLD_OUTPUT_LIMIT,
+                should_fold=should_fold,
+            )
+            common.RemoveUnusedNodesPass()(model)
+            if not result.modified:
+                break
+        common.IdentityEliminationPass()(model)
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+        common.LiftSubgraphInitializersToMainGraphPass()(model)
+        common.RemoveUnusedNodesPass()(model)
+        common.NameFixPass()(model)
+        run_shape_inference(model)
+    return model
+
+
+def _has_large_input(node: ir.Node) -> bool:
+    return any(
+        value is not None
+        and value.const_value is not None
+        and value.const_value.size > _FOLD_INPUT_LIMIT
+        for value in node.inputs
+    )
