@@ -1,0 +1,1 @@
+"""Triton source for fused kernels; empty until the GPU backend is built (docs/design.md)."""

@@ -1,0 +1,56 @@
+"""The `softmax` pass."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from odp.approximations.interval import Interval
+from odp.passes.finite_mask import finite_mask
+from odp.rewriter.graph import Value
+from odp.rewriter.pattern import Match, Pattern, op, variable
+from odp.rewriter.rewrite_pass import COMPOSITE, Pass, Refusal, Replacement
+from odp.rewriter.site import SiteBuilder
+
+__all__ = ["Softmax", "shifted_exp"]
+
+_NON_POSITIVE = Interval(float("-inf"), 0.0)
+_X = variable("x")
+_EXP = op("exp", _X)
+_TOTAL = op("reduce_sum", _EXP, capture="total", keepdims=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Softmax(Pass):
+    """Replace the exp of a softmax, whose argument x - max(x) is never positive.
+
+    Recognised fused, as Exp/ReduceSum/Div with or without the subtraction of the maximum, and as a
+    lone exp(x - max(x)).  Attention masks of -1e4, -3.4e38 or -inf do not widen the domain, and
+    masks stored in the model become small finite numbers.
+    """
+
+    name: ClassVar[str] = "softmax"
+    stage: ClassVar[int] = COMPOSITE
+    patterns: ClassVar[Mapping[str, Pattern]] = {
+        "softmax": op("softmax", _X),
+        "exp_of_shifted": op("exp", op("sub", _X, op("reduce_max", _X)), capture="exp"),
+        "exp_over_sum": op("div", _EXP, _TOTAL),
+    }
+    parts: ClassVar[Mapping[str, tuple[str, ...]]] = dict.fromkeys(patterns, ("exp",))
+    anchors: ClassVar[frozenset[str]] = frozenset({"softmax", "exp"})
+
+    def rewrite(self, match: Match, build: SiteBuilder) -> Replacement:
+        if match.root.op == "exp":
+            shifted = match.root.inputs[0]
+            assert shifted is not None
+            return build.function("exp", shifted, domain=_NON_POSITIVE, maskable=True)
+        axes = match.nodes.get("total", match.root).attributes["axes"]
+        if axes is None:
+            raise Refusal("the rank of the input or the axes are not known at rewriting time")
+        weights = shifted_exp(finite_mask(match["x"], build), axes, build)
+        return build.div(weights, build.reduce("sum", weights, axes))
+
+
+def shifted_exp(x: Value, axes: tuple[int, ...], build: SiteBuilder) -> Value:
+    """Emit `exp(x - max(x))`."""
+    shifted = build.sub(x, build.reduce("max", x, axes))
+    return build.function("exp", shifted, domain=_NON_POSITIVE, maskable=True)

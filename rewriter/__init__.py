@@ -1,0 +1,1 @@
+"""Graph view, pattern matcher, pass manager, calibration, measurement and report."""

@@ -1,0 +1,152 @@
+"""Calibration: what every site sees when the model runs on data.
+
+The model is rewritten once with native operations in the place of every function, so that the
+inputs of all sites are values of a graph that computes exactly what the original does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from odp.rewriter.execution import Feed, Session, watch_with_reference
+from odp.rewriter.graph import Builder, Value
+from odp.rewriter.manager import rewrite_graph
+from odp.rewriter.native import emit_native
+from odp.rewriter.onnx_graph import OnnxGraph, OnnxValue
+from odp.rewriter.report import Histogram
+from odp.rewriter.site import Request, Site
+
+__all__ = ["MASK_THRESHOLD", "Observation", "Recorder", "calibrate"]
+
+MASK_THRESHOLD = -745.0
+"""Arguments of exp below this are attention masks: exp(-745.2) is zero even in float64."""
+
+_KEPT = 1 << 16
+"""Values kept for each site; all of them up to this number, then an even sample."""
+
+
+@dataclass
+class Observation:
+    """The inputs that one site has seen.
+
+    Attributes:
+        low: smallest finite input that is no mask.
+        high: largest finite input.
+        elements: inputs in one run of the model.
+        masked: whether masks were seen.
+        samples: up to 65,536 inputs, evenly sampled, the extremes included.
+    """
+
+    low: float = float("inf")
+    high: float = float("-inf")
+    elements: int = 0
+    masked: bool = False
+    samples: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the site was never reached, or saw nothing finite."""
+        return self.low > self.high
+
+    def add(self, array: NDArray[Any], maskable: bool) -> None:
+        """Take in the inputs of one evaluation."""
+        self.elements = max(self.elements, array.size)
+        values = np.asarray(array, dtype=np.float64).reshape(-1)
+        values = values[np.isfinite(values)]
+        if maskable:
+            data = values[values > MASK_THRESHOLD]
+            self.masked |= data.size < array.size
+            values = data
+        if values.size == 0:
+            return
+        low, high = float(values.min()), float(values.max())
+        self.low, self.high = min(self.low, low), max(self.high, high)
+        room = max(_KEPT // 16, _KEPT - self.samples.size)
+        if values.size > room:
+            values = np.concatenate([values[:: -(-values.size // room)], [low, high]])
+        self.samples = np.concatenate([self.samples, values])
+        if self.samples.size > _KEPT:
+            extremes = [self.low, self.high]
+            self.samples = np.concatenate([self.samples[::2], extremes])
+
+    def histogram(self, bins: int = 64) -> Histogram | None:
+        """Counts of the samples over equal bins, or None if nothing was seen."""
+        if self.samples.size == 0:
+            return None
+        counts, edges = np.histogram(self.samples, bins=bins)
+        return Histogram([float(edge) for edge in edges], [int(count) for count in counts])
+
+
+class Recorder:
+    """The implementation of sites that emits native operations and remembers their inputs."""
+
+    mask_value: float | None = None
+
+    def __init__(self) -> None:
+        self.sites: dict[str, Site] = {}
+        self.values: dict[str, list[OnnxValue]] = {}
+
+    def function(self, site: Site, x: Value, builder: Builder) -> Value:
+        """Emit the native function and remember `x`."""
+        assert isinstance(x, OnnxValue)
+        self.sites.setdefault(site.id, site)
+        self.values.setdefault(site.id, []).append(x)
+        return emit_native(builder, site.function, x)
+
+
+def calibrate(
+    graph: OnnxGraph,
+    requests: Sequence[Request],
+    feeds: Iterable[Feed],
+    progress: Callable[[], None] = lambda: None,
+) -> tuple[dict[str, Site], dict[str, Observation], list[dict[str, NDArray[Any]]]]:
+    """Find all sites and watch them on data.
+
+    Args:
+        graph: the original model; unchanged.
+        requests: the passes, from `schedule`.
+        feeds: inputs, one mapping for each run.
+        progress: called after each run.
+
+    Returns:
+        Sites by id, observations by site id, and the outputs of the model for each feed.
+
+    Raises:
+        OdpError: the model does not run on the data.
+    """
+    clone = graph.clone()
+    recorder = Recorder()
+    rewrite_graph(clone, requests, recorder)
+    observations = {site_id: Observation() for site_id in recorder.sites}
+    readers: dict[str, list[str]] = {}
+    natives = {}
+    for site_id, values in recorder.values.items():
+        for value in values:
+            if value.native.producer() is None or value.native.producer().graph is not None:  # type: ignore[union-attr]
+                readers.setdefault(value.name, []).append(site_id)
+                natives[value.name] = value.native
+
+    def see(name: str, array: NDArray[Any]) -> None:
+        for site_id in readers[name]:
+            observations[site_id].add(array, recorder.sites[site_id].maskable)
+
+    inner = any(site.graph_path for site in recorder.sites.values())
+    outputs = []
+    if inner:
+        run = watch_with_reference(clone.model, list(natives.values()), see)
+        for feed in feeds:
+            outputs.append(run(feed))
+            progress()
+        return recorder.sites, observations, outputs
+    session = Session(clone.model, list(natives.values()))
+    for feed in feeds:
+        results = session.run(feed)
+        for name in natives:
+            see(name, results[name])
+        outputs.append({name: results[name] for name in session.outputs})
+        progress()
+    return recorder.sites, observations, outputs

@@ -1,0 +1,276 @@
+"""From what a site has seen to the expression that replaces it there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from odp.approximations.approximant import Approximant
+from odp.approximations.choose import approximate
+from odp.approximations.errors import ApproximationError
+from odp.approximations.function import Function
+from odp.approximations.functions import get_function
+from odp.approximations.interval import Interval
+from odp.rewriter.calibration import Observation
+from odp.rewriter.graph import Builder, Value
+from odp.rewriter.native import emit_native
+from odp.rewriter.report import Skipped
+from odp.rewriter.rewrite_pass import Guard
+from odp.rewriter.site import Site
+
+__all__ = [
+    "Approximating",
+    "Choice",
+    "Defaults",
+    "Selection",
+    "domain_of",
+    "mask_value_for",
+    "select",
+]
+
+SOFTMAX_CUTOFF = -32.0
+"""Where a guarded softmax clips x - max: exp(-32) = 1.3e-14, so even 10,000 masked keys together
+weigh less than float32 can see beside the 1 of the maximum."""
+
+_RELAXATIONS = (1.0, 10.0, 100.0, 1000.0)
+_UNBOUNDED = 1e30
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """Options for all passes that do not set their own.
+
+    Attributes:
+        error: largest error at a site.
+        margin: share of its width (of its octaves, for positive functions) by which a calibrated
+            range grows on each side.
+        guard: `clip` or `none`.
+    """
+
+    error: float = 1e-5
+    margin: float = 0.25
+    guard: Guard = "clip"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The expression for one site and the bounds its input is clipped to (None: not clipped)."""
+
+    approximant: Approximant
+    guard: Guard
+    low: float | None
+    high: float | None
+
+
+@dataclass
+class Selection:
+    """Choices by site id, what was left native and why, and what a person must know."""
+
+    choices: dict[str, Choice]
+    skipped: dict[str, Skipped]
+    warnings: list[str]
+    mask_value: float | None
+
+
+def select(
+    sites: Mapping[str, Site], observations: Mapping[str, Observation], defaults: Defaults
+) -> Selection:
+    """Choose the cheapest expression that meets the error budget for every site.
+
+    A budget that the user did not type may be relaxed, tenfold each time and with a warning, where
+    float32 cannot reach it; a typed one is kept, and the site is left as it was.
+    """
+    selection = Selection({}, {}, [], mask_value_for(sites, observations))
+    for site_id, site in sites.items():
+        observation = observations[site_id]
+        try:
+            selection.choices[site_id] = _choose(site, observation, defaults, selection)
+        except ApproximationError as error:
+            selection.skipped[site_id] = Skipped(site.node, site.function, str(error))
+    return selection
+
+
+def _choose(
+    site: Site, observation: Observation, defaults: Defaults, selection: Selection
+) -> Choice:
+    options = site.request.rewrite
+    function = get_function(site.function)
+    guard = options.guard or defaults.guard
+    wide = domain_of(site, observation, defaults, selection.mask_value)
+    budget = options.error if options.error is not None else defaults.error
+    relaxations = (1.0,) if options.error is not None else _RELAXATIONS
+    failure: ApproximationError | None = None
+    for relaxation in relaxations:
+        for domain in dict.fromkeys((wide, _narrow(wide, site, observation))):
+            try:
+                approximant = approximate(
+                    function,
+                    domain,
+                    error=budget * relaxation,
+                    relative=_is_relative(site, function, domain),
+                    scheme=options.scheme,
+                    **options.scheme_parameters(),
+                )
+            except ApproximationError as error:
+                failure = failure or error
+                continue
+            if relaxation > 1.0:
+                text = (
+                    f"{site.id}: error {budget:g} is out of reach, {budget * relaxation:g} is met"
+                )
+                selection.warnings.append(text)
+            return _guarded(approximant, site, guard)
+    assert failure is not None
+    raise failure
+
+
+def domain_of(
+    site: Site, observation: Observation, defaults: Defaults, mask_value: float | None = None
+) -> Interval:
+    """The interval that a site needs: what it saw, widened, within what mathematics allows.
+
+    Raises:
+        ApproximationError: calibration never reached the site and nothing else bounds it.
+    """
+    options = site.request.rewrite
+    if options.domain is not None:
+        return options.domain
+    function = get_function(site.function)
+    guard = options.guard or defaults.guard
+    margin = options.margin if options.margin is not None else defaults.margin
+    if site.maskable and guard == "clip":
+        return Interval(SOFTMAX_CUTOFF, 0.0)
+    if observation.is_empty:
+        if site.cover is not None:
+            return site.cover
+        if site.hint.is_finite:
+            return site.hint
+        raise ApproximationError(
+            f"{site.function} at '{site.node}' was never reached by the calibration data; "
+            f"give a domain with {site.request.typed}{{domain=lo:hi}}"
+        )
+    low, high = _widened(observation, margin, function)
+    if function.centre is not None or function.parity is not None:
+        low, high = -max(-low, high), max(-low, high)
+    if guard == "clip":
+        budget = options.error if options.error is not None else defaults.error
+        low, high = _within_saturation(low, high, function, budget)
+    if site.maskable and observation.masked and mask_value is not None:
+        low += mask_value
+    low, high = _outward(low, -1), _outward(high, 1)
+    bound = _intersection(site.hint, function.domain)
+    low, high = max(low, bound.lo), min(high, bound.hi)
+    if function.positive_scale and low <= 0.0:
+        low = high * 2.0**-40
+    if site.cover is not None:
+        low, high = min(low, site.cover.lo), max(high, site.cover.hi)
+    if low >= high:
+        low, high = min(low, high - 1e-3), max(high, low + 1e-3)
+    return Interval(low, high)
+
+
+def _widened(observation: Observation, margin: float, function: Function) -> tuple[float, float]:
+    low, high = observation.low, observation.high
+    if function.positive_scale and low > 0.0:
+        # At least an octave: a range seen on few samples says little about its ends.
+        factor = 2.0 ** max(1.0, margin * math.log2(high / low))
+        return low / factor, high * factor
+    extent = high - low if high > low else max(abs(high), 1.0)
+    return low - margin * extent, high + margin * extent
+
+
+def _within_saturation(
+    low: float, high: float, function: Function, budget: float
+) -> tuple[float, float]:
+    """Cut off where the function is flat to within the budget: a clip there changes nothing."""
+    limits = function.numpy([-1e4, 1e4])
+    for sign, index in ((-1.0, 0), (1.0, 1)):
+        limit = float(limits[index])
+        if not math.isfinite(limit) or abs(limit) > 2.0 or function.name in ("sin", "cos", "exp"):
+            continue
+        reach = 1.0
+        while reach < 64.0 and abs(float(function.numpy(sign * reach)) - limit) > budget / 8:
+            reach *= 1.125
+        if reach < 64.0:
+            low, high = (max(low, -reach), high) if sign < 0 else (low, min(high, reach))
+    return low, high
+
+
+def _narrow(wide: Interval, site: Site, observation: Observation) -> Interval:
+    """The range that was seen, without margin: a pole may lie just outside it (tan, atanh)."""
+    if site.request.rewrite.domain is not None or site.maskable or observation.is_empty:
+        return wide
+    low, high = max(observation.low, wide.lo), min(observation.high, wide.hi)
+    if site.cover is not None:
+        low, high = min(low, site.cover.lo), max(high, site.cover.hi)
+    return Interval(low, high) if low < high else wide
+
+
+def _outward(x: float, direction: int) -> float:
+    """The next number with four significant bits: sites that differ little share an approximant."""
+    if x == 0.0 or not math.isfinite(x):
+        return x
+    mantissa, exponent = math.frexp(x)
+    steps = mantissa * 16
+    return math.ldexp((math.ceil if direction > 0 else math.floor)(steps) / 16, exponent)
+
+
+def _intersection(a: Interval, b: Interval) -> Interval:
+    return Interval(max(a.lo, b.lo), min(a.hi, b.hi))
+
+
+def _is_relative(site: Site, function: Function, domain: Interval) -> bool:
+    options = site.request.rewrite
+    if options.relative is not None:
+        return options.relative
+    if function.name == "exp":
+        # Up to 1 the exponential is a weight beside others; above, only its digits count.
+        return domain.hi > 1.0
+    return function.relative
+
+
+def _guarded(approximant: Approximant, site: Site, guard: Guard) -> Choice:
+    domain, safe = approximant.domain, approximant.safe_interval
+    if guard == "none":
+        return Choice(approximant, guard, None, None)
+    low = None if site.hint.lo >= domain.lo or safe.lo <= -_UNBOUNDED else domain.lo
+    high = None if site.hint.hi <= domain.hi or safe.hi >= _UNBOUNDED else domain.hi
+    if site.maskable:
+        # A mask may be -inf, which no expression survives.
+        low = domain.lo
+    clipped: Guard = "none" if low is None and high is None else "clip"
+    return Choice(approximant, clipped, low, high)
+
+
+def mask_value_for(
+    sites: Mapping[str, Site], observations: Mapping[str, Observation]
+) -> float | None:
+    """A power of two far enough below all scores to stand in for every mask; None without masks."""
+    spans = [
+        -observations[site_id].low
+        for site_id, site in sites.items()
+        if site.maskable and observations[site_id].masked and not observations[site_id].is_empty
+    ]
+    if not spans:
+        return None
+    return -(2.0 ** math.ceil(math.log2(2.0 * max(spans) - 2.0 * SOFTMAX_CUTOFF)))
+
+
+class Approximating:
+    """The implementation of sites that emits the chosen expressions."""
+
+    def __init__(self, selection: Selection, only: str | None = None) -> None:
+        """Emit the choices of `selection`; with `only`, those of one typed pass, the rest native."""
+        self._choices = selection.choices
+        self._only = only
+        self.mask_value = selection.mask_value
+
+    def function(self, site: Site, x: Value, builder: Builder) -> Value:
+        """Emit the chosen expression, behind a clip where the guard asks for it."""
+        choice = self._choices.get(site.id)
+        if choice is None or (self._only is not None and site.request.typed != self._only):
+            return emit_native(builder, site.function, x)
+        if choice.low is not None or choice.high is not None:
+            x = builder.op("clip", x, low=choice.low, high=choice.high)
+        return builder.expression(choice.approximant.expression, x)
