@@ -1,0 +1,310 @@
+"""The report on the terminal: headline, passes, sites, output error, warnings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePath
+
+from odp.rewriter.report import Metrics, PassRecord, Report, Skipped
+from odp.rewriter.report_summary import (
+    SiteGroup,
+    WorstError,
+    approximants_by_key,
+    format_cosine,
+    format_count,
+    format_error,
+    format_interval,
+    format_share,
+    group_sites,
+    headline_output,
+    sites_of_pass,
+    worst_error,
+)
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+__all__ = ["PassSummary", "render", "render_explanations", "render_passes_list"]
+
+# From these widths on there is room for columns that repeat or refine what other columns say.
+WIDE, VERY_WIDE = 100, 140
+
+
+@dataclass(frozen=True)
+class PassSummary:
+    """A pass as `--list-passes` shows it.
+
+    Attributes:
+        name: as a user types it.
+        summary: one line on what it finds.
+        options: option name to default.
+    """
+
+    name: str
+    summary: str
+    options: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Signs:
+    """Signs that not every terminal encoding has."""
+
+    arrow: str
+    certified: str
+    measured: str
+
+    @classmethod
+    def of(cls, console: Console) -> _Signs:
+        return cls("->", "<=", "~") if console.options.ascii_only else cls("→", "≤", "≈")
+
+
+def render(report: Report, console: Console) -> None:
+    """Print the report.
+
+    Numbers are never shortened from 80 columns on; names and lists of patterns wrap instead.
+
+    Args:
+        report: what was rewritten.
+        console: where to print; its width decides how many columns the tables have.
+    """
+    signs = _Signs.of(console)
+    for warning in report.warnings:
+        console.print(Text.assemble(("warning: ", "bold yellow"), (warning, "yellow")))
+    if report.warnings:
+        console.print()
+    console.print(_headline(report, signs))
+    if not report.sites and not any(record.folded for record in report.passes):
+        console.print("\nNothing to do: no pass found anything to replace.")
+    if report.passes:
+        console.print()
+        console.print(_passes_table(report, console.width, signs))
+    groups = group_sites(report)
+    if groups:
+        console.print(_sites_table(report, groups, console.width, signs))
+        console.print(
+            Text(
+                f"{signs.certified} certified on the domain, {signs.measured} measured on a grid; "
+                "observed: on the calibration data",
+                style="dim",
+            )
+        )
+        console.print()
+    if report.total:
+        console.print(_output_table(report))
+    skipped = sum(len(record.skipped) for record in report.passes)
+    if skipped:
+        nodes = "1 node was" if skipped == 1 else f"{format_count(skipped)} nodes were"
+        console.print(Text(f"{nodes} looked at and left alone; --explain PASS says why", "dim"))
+    for record in report.passes:
+        for note in record.notes:
+            console.print(Text.assemble((f"{record.name}: ", "bold"), note))
+
+
+def render_passes_list(passes: Iterable[PassSummary], console: Console) -> None:
+    """Print the passes that can be asked for, with their options and defaults."""
+    table = _table(None)
+    table.add_column("pass", no_wrap=True, style="bold")
+    table.add_column("finds", overflow="fold", ratio=3)
+    table.add_column("options", overflow="fold", ratio=2, style="dim")
+    for item in passes:
+        options = ", ".join(f"{name}={value}" for name, value in item.options.items())
+        table.add_row(Text(item.name), Text(item.summary), Text(options))
+    console.print(table)
+
+
+def render_explanations(skipped: Sequence[Skipped], console: Console) -> None:
+    """Print why nodes were left alone: node, operator, reason."""
+    if not skipped:
+        console.print("No near misses: every candidate node matched.")
+        return
+    table = _table(None)
+    table.add_column("node", overflow="fold", ratio=2)
+    table.add_column("op", overflow="fold", max_width=24)
+    table.add_column("reason", overflow="fold", ratio=3)
+    for item in skipped:
+        table.add_row(Text(item.node or "(unnamed)"), Text(item.op), Text(item.reason))
+    console.print(table)
+
+
+def _headline(report: Report, signs: _Signs) -> Table:
+    model = report.model
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    name = PurePath(model.path).name if model.path else "model in memory"
+    grid.add_row("model", Text(name, style="bold"))
+    left = sum(model.transcendental_after.values())
+    before = sum(model.transcendental_before.values())
+    after = (
+        Text(f"{format_count(left)} left: {_counts(model.transcendental_after)}", "bold yellow")
+        if left
+        else Text("0 left", "bold green")
+    )
+    grid.add_row(
+        "transcendental ops", Text.assemble(f"{format_count(before)} {signs.arrow} ", after)
+    )
+    if before:
+        grid.add_row("", Text(f"before: {_counts(model.transcendental_before)}", "dim"))
+    grid.add_row(
+        "nodes",
+        f"{format_count(model.nodes_before)} {signs.arrow} {format_count(model.nodes_after)}",
+    )
+    grid.add_row("opset", f"{model.opset_before} {signs.arrow} {model.opset_after}")
+    passes = "1 pass" if len(report.passes) == 1 else f"{len(report.passes)} passes"
+    grid.add_row("sites", f"{format_count(len(report.sites))} in {passes}")
+    if report.calibration:
+        words = [
+            str(value) if key == "source" else f"{key} {value}"
+            for key, value in report.calibration.items()
+        ]
+        grid.add_row("calibration", Text(", ".join(words)))
+    return grid
+
+
+def _passes_table(report: Report, width: int, signs: _Signs) -> Table:
+    output = headline_output(report)
+    measured = [*(record.isolated for record in report.passes), report.total]
+    measured += [record.cumulative for record in report.passes]
+    is_distribution = any(metrics.kl is not None for item in measured for metrics in item.values())
+    table = _table("Passes")
+    table.add_column("pass", overflow="fold", style="bold", min_width=8)
+    table.add_column("patterns", overflow="fold", ratio=1, min_width=14)
+    _number(table, "sites")
+    if width >= WIDE:
+        _number(table, "declared")
+        _number(table, "observed")
+    _number(table, "alone")
+    _number(table, "cumulative")
+    if is_distribution:
+        _number(table, "KL")
+        _number(table, "top-1")
+    if width >= VERY_WIDE:
+        _number(table, "max abs")
+        _number(table, "cosine")
+        _number(table, "seconds")
+    approximants = approximants_by_key(report)
+    for record in report.passes:
+        worst = worst_error(sites_of_pass(report, record), approximants)
+        table.add_row(*_pass_cells(record, worst, output, is_distribution, width, signs))
+    caption = "alone, cumulative: relative l2 error of the output"
+    if is_distribution:
+        caption += "; KL (nats), top-1: cumulative"
+    if output is not None and len(report.total) > 1:
+        caption += f"; output {output}"
+    table.caption = Text(caption)
+    return table
+
+
+def _pass_cells(
+    record: PassRecord,
+    worst: WorstError | None,
+    output: str | None,
+    is_distribution: bool,
+    width: int,
+    signs: _Signs,
+) -> list[Text | str]:
+    alone, cumulative = record.isolated.get(output or ""), record.cumulative.get(output or "")
+    patterns = ", ".join(f"{name} {count}" for name, count in record.patterns.items())
+    if record.folded:
+        patterns += f"{', ' if patterns else ''}{format_count(record.folded)} nodes folded"
+    cells: list[Text | str] = [Text(record.name), Text(patterns or "none found")]
+    cells.append(format_count(record.sites))
+    if width >= WIDE:
+        # A pass that only folds constants has no site and no error.
+        exact = "exact" if record.folded and not record.sites else "n/a"
+        cells += [_declared(worst, signs) if worst else exact]
+        cells += [format_error(worst.observed) if worst else exact]
+    cells += [format_error(alone.relative_l2 if alone else None)]
+    cells += [format_error(cumulative.relative_l2 if cumulative else None)]
+    if is_distribution:
+        cells += [format_error(cumulative.kl if cumulative else None)]
+        cells += [format_share(cumulative.top1 if cumulative else None)]
+    if width >= VERY_WIDE:
+        cells += [format_error(cumulative.max_abs if cumulative else None)]
+        cells += [format_cosine(cumulative.cosine if cumulative else None)]
+        cells += [f"{record.seconds:.2f}"]
+    return cells
+
+
+def _sites_table(report: Report, groups: list[SiteGroup], width: int, signs: _Signs) -> Table:
+    approximants = approximants_by_key(report)
+    table = _table("Sites")
+    table.add_column("pass", overflow="fold", style="bold", min_width=6)
+    table.add_column("function", overflow="fold", min_width=6)
+    table.add_column("scheme", overflow="fold", min_width=6)
+    if width >= VERY_WIDE:
+        table.add_column("domain", no_wrap=True)
+    _number(table, "sites")
+    table.add_column("operations per element", overflow="fold", ratio=1, min_width=9)
+    _number(table, "declared")
+    _number(table, "observed")
+    previous = None
+    for group in groups:
+        worst = worst_error(group.sites, approximants)
+        cells: list[Text | str] = [
+            Text(group.pass_name if group.pass_name != previous else ""),
+            Text(group.function),
+            Text(group.scheme),
+        ]
+        if width >= VERY_WIDE:
+            lows, highs = zip(*(site.domain for site in group.sites), strict=True)
+            cells.append(Text(format_interval((min(lows), max(highs)))))
+        cells += [format_count(len(group.sites)), Text(group.operations())]
+        cells += [_declared(worst, signs) if worst else "n/a"]
+        cells += [format_error(worst.observed) if worst else "n/a"]
+        table.add_row(*cells)
+        previous = group.pass_name
+    return table
+
+
+def _output_table(report: Report) -> Table:
+    table = _table(f"Output error, all passes, opset {report.model.opset_after}")
+    table.add_column("output", overflow="fold", style="bold", min_width=8)
+    for header, _ in _metric_cells(Metrics(0, 0, 0, 0)):
+        _number(table, header)
+    for name, metrics in report.total.items():
+        table.add_row(Text(name), *(cell for _, cell in _metric_cells(metrics)))
+    return table
+
+
+def _metric_cells(metrics: Metrics) -> list[tuple[str, str]]:
+    return [
+        ("rel l2", format_error(metrics.relative_l2)),
+        ("cosine", format_cosine(metrics.cosine)),
+        ("max abs", format_error(metrics.max_abs)),
+        ("rmse", format_error(metrics.rmse)),
+        ("KL", format_error(metrics.kl)),
+        ("top-1", format_share(metrics.top1)),
+    ]
+
+
+def _declared(worst: WorstError, signs: _Signs) -> str:
+    sign = signs.certified if worst.certified else signs.measured
+    return f"{sign} {format_error(worst.declared)} {worst.kind}"
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{name} {format_count(count)}" for name, count in ordered)
+
+
+def _table(title: str | None) -> Table:
+    return Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        caption_justify="left",
+        caption_style="dim",
+        box=box.SIMPLE_HEAD,
+        header_style="dim",
+        padding=(0, 1),
+        collapse_padding=True,
+        pad_edge=False,
+        expand=False,
+    )
+
+
+def _number(table: Table, header: str) -> None:
+    table.add_column(header, justify="right", no_wrap=True)
