@@ -1,0 +1,41 @@
+"""Rational approximations of real functions: pure mathematics, no neural networks.
+
+`approximate` chooses the cheapest `Expression` for a `Function` on an `Interval`; the result is an
+`Approximant`.  sympy, mpmath and scipy are imported only where they are used.
+"""
+
+from odp.approximations.approximant import Approximant, Parameters
+from odp.approximations.choose import approximate
+from odp.approximations.errors import ApproximationError, OdpError
+from odp.approximations.expression import (
+    Algebra,
+    Expression,
+    OperationCounts,
+    OperatorAlgebra,
+    constant,
+    variable,
+)
+from odp.approximations.function import Function
+from odp.approximations.functions import FUNCTIONS, get_function, power
+from odp.approximations.interval import Interval
+from odp.approximations.schemes import SCHEMES
+
+__all__ = [
+    "FUNCTIONS",
+    "SCHEMES",
+    "Algebra",
+    "ApproximationError",
+    "Approximant",
+    "Expression",
+    "Function",
+    "Interval",
+    "OdpError",
+    "OperationCounts",
+    "OperatorAlgebra",
+    "Parameters",
+    "approximate",
+    "constant",
+    "get_function",
+    "power",
+    "variable",
+]

@@ -1,0 +1,219 @@
+"""The choice: the cheapest expression over all schemes that meets an error budget."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from functools import lru_cache
+
+from odp.approximations.approximant import Approximant, Parameters, ParameterValue
+from odp.approximations.errors import ApproximationError
+from odp.approximations.function import Function
+from odp.approximations.functions import get_function
+from odp.approximations.interval import Interval
+from odp.approximations.measure import (
+    UNIT_ROUNDOFF,
+    Measurement,
+    measure,
+    measurement_grid,
+    safe_interval,
+)
+from odp.approximations.schemes import SCHEMES, Candidate, Request, Scheme, default_cost
+
+__all__ = ["approximate", "find_scheme"]
+
+
+def approximate(
+    function: str | Function,
+    domain: Interval | tuple[float, float],
+    *,
+    error: float = 1e-5,
+    relative: bool | None = None,
+    scheme: str | None = None,
+    **parameters: ParameterValue,
+) -> Approximant:
+    """The cheapest rational expression for a function on a domain within an error budget.
+
+    Cost is multiplications plus three times the divisions.  Errors are measured on a dense grid
+    against the function, with all coefficients already rounded to float32; the expression must
+    also keep the budget when it is evaluated in float32, down to a floor of a few roundings.
+
+    Args:
+        function: a registered name (``exp``, ``rsqrt``, ``pow(0.75)``, ...) or a Function.
+        domain: where the error must hold; finite bounds, lower below upper.
+        error: largest error; infinity asks only for the cheapest (with fixed parameters, for
+            exactly that) expression.
+        relative: whether `error` is relative.  None means as the function declares, and relative
+            too where `error` is below half an ulp (float32) of the largest value on the domain, so
+            that no absolute error of that size exists, and the function has no zero there.
+        scheme: a name from `SCHEMES`; None lets them compete.
+        **parameters: parameters of that scheme to fix, for example ``degree=5``.
+
+    Returns:
+        The approximant; asking again for the same one costs a dictionary lookup.
+
+    Raises:
+        ApproximationError: one line, for a bad domain, error, scheme or parameter, or if no
+            expression reaches the error.
+
+    >>> approximate("exp", (-10, 0), error=1e-4).absolute_error <= 1e-4
+    True
+    """
+    chosen = get_function(function) if isinstance(function, str) else function
+    interval = _interval(domain)
+    if not isinstance(error, (int, float)) or math.isnan(error) or error <= 0:
+        raise ApproximationError(
+            f"{chosen.name} on {interval}: error must be a positive number, not {error!r}"
+        )
+    if parameters and scheme is None:
+        raise ApproximationError(
+            f"{chosen.name}: the parameter {next(iter(parameters))!r} needs a scheme;"
+            f" name one of {', '.join(SCHEMES)}"
+        )
+    if scheme is not None:
+        _check_parameters(find_scheme(scheme), parameters)
+    chosen.check_domain(interval)
+    return _approximate(chosen, interval, float(error), relative, scheme, Parameters(**parameters))
+
+
+def find_scheme(name: str) -> Scheme:
+    """The scheme called `name`.
+
+    Raises:
+        ApproximationError: for an unknown name.
+    """
+    if name in SCHEMES:
+        return SCHEMES[name]
+    near = difflib.get_close_matches(name, SCHEMES, n=2)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(SCHEMES)}"
+    raise ApproximationError(f"unknown scheme {name!r}: {hint}")
+
+
+def _interval(domain: Interval | tuple[float, float]) -> Interval:
+    if isinstance(domain, Interval):
+        return domain
+    try:
+        lo, hi = domain
+    except (TypeError, ValueError):
+        raise ApproximationError(
+            f"a domain is an Interval or a pair of numbers, not {domain!r}"
+        ) from None
+    return Interval(lo, hi)
+
+
+def _check_parameters(scheme: Scheme, parameters: dict[str, ParameterValue]) -> None:
+    for name in parameters:
+        if name not in scheme.parameters:
+            raise ApproximationError(
+                f"scheme {scheme.name} has no parameter {name!r};"
+                f" it has {', '.join(scheme.parameters)}"
+            )
+
+
+@lru_cache(maxsize=4096)
+def _approximate(
+    function: Function,
+    domain: Interval,
+    error: float,
+    relative: bool | None,
+    scheme: str | None,
+    parameters: Parameters,
+) -> Approximant:
+    if scheme is None:
+        schemes = [
+            s
+            for s in SCHEMES.values()
+            if s.applies(function, domain) and s.automatic(function, domain)
+        ]
+    else:
+        schemes = [find_scheme(scheme)]
+        if not schemes[0].applies(function, domain):
+            raise ApproximationError(
+                f"scheme {scheme} does not apply to {function.name} on {domain};"
+                " leave the scheme out to see what does"
+            )
+    grid = measurement_grid(function, domain)
+    if relative is None:
+        unreachable = error < UNIT_ROUNDOFF * grid.scale
+        relative = function.relative or (unreachable and not grid.has_zero)
+    floor = grid.relative_floor if relative else grid.float32_floor
+    search = _Search(function, domain, error, relative, max(error, floor))
+    for candidate_scheme in schemes:
+        search.run(candidate_scheme, parameters)
+    return search.result()
+
+
+class _Search:
+    """The best candidate so far, over schemes."""
+
+    def __init__(
+        self, function: Function, domain: Interval, error: float, relative: bool, float32: float
+    ) -> None:
+        self.function, self.domain = function, domain
+        self.error, self.relative, self.float32_limit = error, relative, float32
+        self.best: tuple[Candidate, Measurement, str] | None = None
+        self.best_cost = (math.inf, math.inf)
+        self.reached = (math.inf, "")
+
+    def run(self, scheme: Scheme, parameters: Parameters) -> None:
+        """Take the candidates of one scheme until one of them meets the budget."""
+        request = Request(
+            self.function,
+            self.domain,
+            self.error,
+            self.relative,
+            parameters,
+            cost_limit=self.best_cost[0] + 0.5,
+        )
+        for candidate in scheme.candidates(request):
+            counts = candidate.expression.counts
+            cost = (default_cost(counts), float(counts.additions))
+            if cost >= self.best_cost:
+                continue
+            measured = measure(candidate.expression, self.function, self.domain)
+            reached = measured.error(self.relative)
+            rounded = measured.float32_error(self.relative)
+            if reached <= self.error and rounded <= self.float32_limit:
+                if not math.isfinite(measured.float32_absolute):
+                    continue
+                self.best, self.best_cost = (candidate, measured, scheme.name), cost
+                request.cost_limit = cost[0]
+            else:
+                worst = max(reached, rounded if rounded > self.float32_limit else 0.0)
+                self.reached = min(self.reached, (worst, scheme.name))
+        self.reached = min(self.reached, (request.reached, scheme.name))
+
+    def result(self) -> Approximant:
+        """The approximant of the best candidate."""
+        if self.best is None:
+            kind = "relative" if self.relative else "absolute"
+            best = (
+                f"the best is {self.reached[0]:.2g} by {self.reached[1]}"
+                if math.isfinite(self.reached[0])
+                else "no candidate is finite there"
+            )
+            raise ApproximationError(
+                f"{self.function.name} on {self.domain}: no expression reaches {kind} error"
+                f" {self.error:g} in float32; {best}; allow a larger error or narrow the domain"
+            )
+        candidate, measured, scheme = self.best
+        return Approximant(
+            function=self.function,
+            domain=self.domain,
+            expression=candidate.expression,
+            scheme=scheme,
+            parameters=candidate.parameters,
+            description=candidate.description,
+            absolute_error=measured.absolute,
+            relative_error=measured.relative,
+            error_kind="measured",
+            float32_error=measured.float32_absolute,
+            safe_interval=safe_interval(
+                candidate.expression,
+                self.function,
+                self.domain,
+                measured,
+                relative=self.relative,
+            ),
+            relative=self.relative,
+        )

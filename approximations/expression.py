@@ -1,0 +1,447 @@
+"""Expressions: small immutable graphs over variables, exact constants and ``+ - * /``.
+
+One expression, many emitters: everything that evaluates or prints an expression (numpy, torch,
+exact fractions, mpmath, LaTeX, Python source, ONNX nodes, circuits) is an `Algebra`, and
+`Expression.emit` walks the graph once for it.  Evaluation order is part of an expression:
+``(x * y) * y`` and ``x * (y * y)`` are two expressions.
+"""
+
+from __future__ import annotations
+
+import operator
+import threading
+import weakref
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, Final, Literal, Protocol, TypeVar, cast
+
+from odp.approximations.errors import ApproximationError
+
+__all__ = ["Algebra", "Expression", "OperationCounts", "OperatorAlgebra", "constant", "variable"]
+
+Operation = Literal["variable", "constant", "add", "sub", "mul", "div"]
+Number = int | float | Fraction
+T = TypeVar("T")
+
+
+class Algebra(Protocol[T]):
+    """What an emitter must offer: how to write a constant and the four operations."""
+
+    def constant(self, value: Fraction, /) -> T:
+        """The exact rational `value`."""
+        ...
+
+    def add(self, a: T, b: T, /) -> T:
+        """``a + b``."""
+        ...
+
+    def sub(self, a: T, b: T, /) -> T:
+        """``a - b``."""
+        ...
+
+    def mul(self, a: T, b: T, /) -> T:
+        """``a * b``."""
+        ...
+
+    def div(self, a: T, b: T, /) -> T:
+        """``a / b``."""
+        ...
+
+
+class OperatorAlgebra:
+    """Evaluates through Python's operators; only the type of the constants is chosen.
+
+    Args:
+        constant: turns an exact constant into something the operands can be combined with.
+    """
+
+    def __init__(self, constant: Callable[[Fraction], Any] = float) -> None:
+        self.constant = constant
+
+    add = staticmethod(operator.add)
+    sub = staticmethod(operator.sub)
+    mul = staticmethod(operator.mul)
+    div = staticmethod(operator.truediv)
+
+
+@dataclass(frozen=True)
+class OperationCounts:
+    """Operations of an expression, shared subexpressions counted once.
+
+    Attributes:
+        multiplications: all multiplications; ``x * x`` counts.
+        constant_multiplications: those of them that have a constant operand.
+        divisions: divisions.
+        additions: additions and subtractions.
+        depth: operations on the longest path from a leaf to the result.
+    """
+
+    multiplications: int
+    constant_multiplications: int
+    divisions: int
+    additions: int
+    depth: int
+
+
+class Expression:
+    """A node of an immutable, hash-consed expression graph.
+
+    Build expressions with `variable`, `constant` and the operators ``+ - * / **``.  Equal
+    structure means the same object, so ``==`` and ``hash`` are structural and shared work is
+    visible as sharing.  Constants fold exactly; ``x * 1``, ``x + 0`` and ``x / 1`` vanish.
+
+    Attributes:
+        op: ``variable``, ``constant``, ``add``, ``sub``, ``mul`` or ``div``.
+        operands: the two operands of an operation, otherwise empty.
+        name: name of a variable, otherwise an empty string.
+        value: exact value of a constant, otherwise 0.
+
+    >>> x = variable("x")
+    >>> square = (x + 1) ** 2
+    >>> square.counts.multiplications, square(3.0), square(Fraction(1, 2))
+    (1, 16.0, Fraction(9, 4))
+    """
+
+    __slots__ = ("__weakref__", "name", "op", "operands", "value")
+
+    op: Operation
+    operands: tuple[Expression, ...]
+    name: str
+    value: Fraction
+
+    # numpy must leave `array * expression` to Expression instead of building an object array.
+    __array_ufunc__ = None
+
+    def __init__(self) -> None:
+        raise TypeError("build expressions with variable(), constant() and the operators")
+
+    def __setattr__(self, attribute: str, value: object) -> None:
+        raise AttributeError("expressions are immutable")
+
+    @staticmethod
+    def variable(name: str = "x") -> Expression:
+        """The variable `name`; see the function `variable`."""
+        return variable(name)
+
+    @staticmethod
+    def constant(value: Number) -> Expression:
+        """The exact constant `value`; see the function `constant`."""
+        return constant(value)
+
+    def __add__(self, other: Expression | Number) -> Expression:
+        return _binary("add", self, other)
+
+    def __radd__(self, other: Number) -> Expression:
+        return _binary("add", other, self)
+
+    def __sub__(self, other: Expression | Number) -> Expression:
+        return _binary("sub", self, other)
+
+    def __rsub__(self, other: Number) -> Expression:
+        return _binary("sub", other, self)
+
+    def __mul__(self, other: Expression | Number) -> Expression:
+        return _binary("mul", self, other)
+
+    def __rmul__(self, other: Number) -> Expression:
+        return _binary("mul", other, self)
+
+    def __truediv__(self, other: Expression | Number) -> Expression:
+        return _binary("div", self, other)
+
+    def __rtruediv__(self, other: Number) -> Expression:
+        return _binary("div", other, self)
+
+    def __pos__(self) -> Expression:
+        return self
+
+    def __neg__(self) -> Expression:
+        if self.op == "constant":
+            return constant(-self.value)
+        if self.op == "sub":
+            return _binary("sub", self.operands[1], self.operands[0])
+        return _binary("sub", 0, self)
+
+    def __pow__(self, exponent: int) -> Expression:
+        """Integer power by repeated squaring; a negative exponent is one division."""
+        if not isinstance(exponent, int):
+            return NotImplemented
+        if exponent < 0:
+            return 1 / self ** (-exponent)
+        result = constant(1)
+        square = self
+        while exponent:
+            if exponent & 1:
+                result = result * square
+            exponent >>= 1
+            if exponent:
+                square = square * square
+        return result
+
+    def nodes(self) -> list[Expression]:
+        """All nodes, every operand before the nodes that use it; this expression comes last."""
+        order: list[Expression] = []
+        done: set[Expression] = set()
+        stack: list[tuple[Expression, bool]] = [(self, False)]
+        while stack:
+            node, operands_done = stack.pop()
+            if node in done:
+                continue
+            if operands_done:
+                done.add(node)
+                order.append(node)
+            else:
+                stack.append((node, True))
+                stack.extend((operand, False) for operand in reversed(node.operands))
+        return order
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """Names of the variables, in alphabetical order."""
+        return tuple(sorted(node.name for node in self.nodes() if node.op == "variable"))
+
+    @property
+    def counts(self) -> OperationCounts:
+        """Number of operations, every shared node counted once."""
+        multiplications = constant_multiplications = divisions = additions = 0
+        depth: dict[Expression, int] = {}
+        for node in self.nodes():
+            depth[node] = 1 + max(depth[a] for a in node.operands) if node.operands else 0
+            if node.op == "mul":
+                multiplications += 1
+                constant_multiplications += any(a.op == "constant" for a in node.operands)
+            elif node.op == "div":
+                divisions += 1
+            elif node.operands:
+                additions += 1
+        return OperationCounts(
+            multiplications, constant_multiplications, divisions, additions, depth[self]
+        )
+
+    def emit(self, algebra: Algebra[T], **variables: T) -> T:
+        """Write the expression in another language, every shared node once.
+
+        Args:
+            algebra: how to write constants and operations.
+            **variables: what each variable is in that language.
+
+        Returns:
+            What the algebra made of the whole expression.
+
+        Raises:
+            ApproximationError: if a variable of the expression is not given.
+        """
+        operations: dict[str, Callable[[T, T], T]] = {
+            "add": algebra.add,
+            "sub": algebra.sub,
+            "mul": algebra.mul,
+            "div": algebra.div,
+        }
+        results: dict[Expression, T] = {}
+        for node in self.nodes():
+            if node.op == "variable":
+                if node.name not in variables:
+                    raise ApproximationError(
+                        f"no value for the variable {node.name!r} (given: {sorted(variables)})"
+                    )
+                results[node] = variables[node.name]
+            elif node.op == "constant":
+                results[node] = algebra.constant(node.value)
+            else:
+                a, b = node.operands
+                results[node] = operations[node.op](results[a], results[b])
+        return results[self]
+
+    def __call__(self, *arguments: Any, **variables: Any) -> Any:
+        """Evaluate through the operators of the argument's own type.
+
+        Args:
+            *arguments: values of the variables in alphabetical order (usually just ``x``): Python
+                numbers, fractions (exact), numpy arrays or torch tensors of any shape (the dtype
+                is kept), mpmath and sympy numbers, other expressions.
+            **variables: or the values by name.
+
+        Returns:
+            The value, of the argument's type; an expression without variables gives its constant
+            in that type too.
+        """
+        names = self.variables
+        given = dict(zip(names, arguments, strict=False)) | variables
+        samples = list(arguments) + list(variables.values())
+        return self.emit(OperatorAlgebra(_constants_for(samples)), **given)
+
+    def substitute(self, **replacements: Expression | Number) -> Expression:
+        """The expression with variables replaced by expressions or numbers.
+
+        >>> x = variable("x")
+        >>> (x * x).substitute(x=x + 1)(2)
+        Fraction(9, 1)
+        """
+        own: dict[str, Expression] = {name: variable(name) for name in self.variables}
+        given = {name: _as_expression(value) for name, value in replacements.items()}
+        return self.emit(OperatorAlgebra(constant), **(own | given))
+
+    def to_sympy(self) -> Any:
+        """The same expression as a sympy expression with exact rational constants."""
+        import sympy
+
+        algebra = OperatorAlgebra(lambda value: sympy.Rational(value.numerator, value.denominator))
+        return self.emit(algebra, **{name: sympy.Symbol(name) for name in self.variables})
+
+    def to_latex(self) -> str:
+        """LaTeX; subexpressions that are used more than once get names in an ``aligned`` block."""
+        from odp.approximations.algebras import latex_source
+
+        return latex_source(self)
+
+    def to_python(self, name: str = "f") -> str:
+        """Source text of a Python function `name` with the same order of operations.
+
+        >>> print((variable("x") * 0.5 + 1).to_python())
+        def f(x):
+            return x * 0.5 + 1.0
+        <BLANKLINE>
+        """
+        from odp.approximations.algebras import python_source
+
+        return python_source(self, name)
+
+    def __repr__(self) -> str:
+        from odp.approximations.algebras import one_line
+
+        return f"Expression({one_line(self)})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A flat table of rows: pickling the graph node by node would recurse as deep as it is.
+        nodes = self.nodes()
+        number = {node: index for index, node in enumerate(nodes)}
+        rows = [
+            (node.op, tuple(number[a] for a in node.operands), node.name, node.value)
+            for node in nodes
+        ]
+        return _from_rows, (rows,)
+
+    def __copy__(self) -> Expression:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Expression:
+        return self
+
+
+_Key = tuple[str, tuple[Expression, ...], str, Fraction]
+_INTERNED: Final[weakref.WeakValueDictionary[_Key, Expression]] = weakref.WeakValueDictionary()
+_LOCK = threading.Lock()
+_ZERO = Fraction(0)
+
+
+def _intern(
+    op: Operation,
+    operands: tuple[Expression, ...] = (),
+    name: str = "",
+    value: Fraction = _ZERO,
+) -> Expression:
+    """The one node with this content."""
+    key = (op, operands, name, value)
+    with _LOCK:
+        node = _INTERNED.get(key)
+        if node is None:
+            node = object.__new__(Expression)
+            for attribute, content in zip(("op", "operands", "name", "value"), key, strict=True):
+                object.__setattr__(node, attribute, content)
+            _INTERNED[key] = node
+        return node
+
+
+def variable(name: str = "x") -> Expression:
+    """The variable `name`.
+
+    Raises:
+        ApproximationError: if the name is not a Python identifier.
+    """
+    if not name.isidentifier():
+        raise ApproximationError(f"{name!r} is not a variable name: use letters, digits and _")
+    return _intern("variable", name=name)
+
+
+def constant(value: Number) -> Expression:
+    """An exact constant; a float stands for exactly the binary number that it is.
+
+    Raises:
+        ApproximationError: if the value is infinite or not a number.
+
+    >>> constant(0.1).value == Fraction(1, 10)
+    False
+    """
+    try:
+        return _intern("constant", value=Fraction(value))
+    except (ValueError, OverflowError, TypeError):
+        raise ApproximationError(f"{value!r} cannot be a constant: it is not finite") from None
+
+
+def _as_expression(value: Expression | Number) -> Expression:
+    return value if isinstance(value, Expression) else constant(value)
+
+
+_FOLD: dict[str, Callable[[Fraction, Fraction], Fraction]] = {
+    "add": operator.add,
+    "sub": operator.sub,
+    "mul": operator.mul,
+    "div": operator.truediv,
+}
+
+
+def _binary(op: Operation, left: object, right: object) -> Expression:
+    """One operation, with constants folded and neutral elements removed."""
+    for operand in (left, right):
+        if not isinstance(operand, Expression) and not _is_number(operand):
+            return NotImplemented
+    a = _as_expression(cast("Expression | Number", left))
+    b = _as_expression(cast("Expression | Number", right))
+    if op == "div" and b.op == "constant" and b.value == 0:
+        raise ApproximationError("division by the constant zero in an expression")
+    if a.op == "constant" and b.op == "constant":
+        return constant(_FOLD[op](a.value, b.value))
+    if b.op == "constant":
+        if (op in ("add", "sub") and b.value == 0) or (op in ("mul", "div") and b.value == 1):
+            return a
+        if op == "mul" and b.value == 0:
+            return b
+    if a.op == "constant":
+        if (op == "add" and a.value == 0) or (op == "mul" and a.value == 1):
+            return b
+        if op in ("mul", "div") and a.value == 0:
+            return a
+    return _intern(op, (a, b))
+
+
+def _is_number(value: object) -> bool:
+    # numpy's scalars register as numbers too; Fraction accepts what is a Rational or a float.
+    return isinstance(value, (int, float, Fraction))
+
+
+def _constants_for(samples: Iterable[Any]) -> Callable[[Fraction], Any]:
+    """How constants are written so that operators keep the type and precision of `samples`."""
+    packages = {type(sample).__module__.partition(".")[0] for sample in samples}
+    if any(isinstance(sample, Expression) for sample in samples):
+        return constant
+    if "sympy" in packages:
+        import sympy
+
+        return lambda value: sympy.Rational(value.numerator, value.denominator)
+    if "mpmath" in packages:
+        import mpmath
+
+        return lambda value: mpmath.mpf(value.numerator) / value.denominator
+    if all(isinstance(sample, (int, Fraction)) for sample in samples):
+        return lambda value: value
+    # Python floats are weakly typed in numpy and torch: float32 stays float32.
+    return float
+
+
+def _from_rows(rows: list[tuple[Operation, tuple[int, ...], str, Fraction]]) -> Expression:
+    """Rebuild a pickled expression."""
+    nodes: list[Expression] = []
+    for op, operands, name, value in rows:
+        nodes.append(_intern(op, tuple(nodes[index] for index in operands), name, value))
+    return nodes[-1]

@@ -1,0 +1,151 @@
+"""Polynomials as expressions: float32 coefficients and forms of evaluation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+
+import numpy as np
+from numpy.polynomial import Chebyshev, Polynomial
+from numpy.typing import NDArray
+
+from odp.approximations.expression import Expression, constant
+
+__all__ = [
+    "CoefficientRangeError",
+    "Variable",
+    "chebyshev_nodes",
+    "clenshaw",
+    "float32_constant",
+    "horner",
+    "interpolate",
+]
+
+Array = NDArray[np.float64]
+
+_SMALLEST = 2.0**-126
+_LARGEST = (2.0 - 2.0**-23) * 2.0**127
+
+
+class CoefficientRangeError(ArithmeticError):
+    """A coefficient is not a normal float32 number: the form cannot be used on this domain."""
+
+
+def float32_constant(value: float | Fraction) -> Expression:
+    """The constant nearest to `value` in float32.
+
+    Raises:
+        CoefficientRangeError: if it overflows or is subnormal there.
+    """
+    number = float(value)
+    if not math.isfinite(number) or abs(number) > _LARGEST or 0 < abs(number) < _SMALLEST:
+        raise CoefficientRangeError(f"{number:g} is not a normal float32 number")
+    return constant(float(np.float32(number)))
+
+
+def horner(coefficients: Sequence[float], t: Expression) -> Expression:
+    """The polynomial with ascending `coefficients` in `t` by Horner's rule.
+
+    Costs one multiplication per degree, one less where the leading coefficient is 1.
+    """
+    result = float32_constant(coefficients[-1])
+    for coefficient in reversed(coefficients[:-1]):
+        result = result * t + float32_constant(coefficient)
+    return result
+
+
+def clenshaw(coefficients: Sequence[float], t: Expression) -> Expression:
+    """The Chebyshev series with these `coefficients` in `t` by Clenshaw's recurrence.
+
+    As many multiplications as Horner and twice the additions, but the coefficients stay small:
+    in float32 the monomial basis on [-1, 1] loses a digit about every third degree.
+    """
+    if len(coefficients) == 1:
+        return float32_constant(coefficients[0])
+    double = t + t
+    later = constant(0)
+    current = float32_constant(coefficients[-1])
+    for coefficient in reversed(coefficients[1:-1]):
+        current, later = double * current - later + float32_constant(coefficient), current
+    return t * current - later + float32_constant(coefficients[0])
+
+
+@lru_cache(maxsize=128)
+def chebyshev_nodes(count: int) -> Array:
+    """The `count` Chebyshev points of the first kind on [-1, 1]."""
+    return np.cos((2 * np.arange(count) + 1) * (math.pi / (2 * count)))
+
+
+@lru_cache(maxsize=128)
+def _cosine_transform(count: int) -> Array:
+    angles = (2 * np.arange(count) + 1) * (math.pi / (2 * count))
+    matrix = np.cos(np.outer(np.arange(count), angles)) * (2.0 / count)
+    matrix[0] /= 2
+    return matrix
+
+
+def interpolate(values: Array) -> Array:
+    """Chebyshev coefficients of the interpolant of `values` at `chebyshev_nodes(len(values))`."""
+    return _cosine_transform(len(values)) @ values
+
+
+@dataclass(frozen=True)
+class Variable:
+    """The variable of a polynomial, ``x`` or ``x * x``, and the range it has on the domain.
+
+    Attributes:
+        base: the variable as an expression in x.
+        lo: smallest value of `base`.
+        hi: largest value of `base`.
+    """
+
+    base: Expression
+    lo: float
+    hi: float
+
+    def points(self, t: Array) -> Array:
+        """The values of `base` at normalised points `t` in [-1, 1]."""
+        return np.clip((self.lo + self.hi) / 2 + (self.hi - self.lo) / 2 * t, self.lo, self.hi)
+
+    def normalised(self) -> tuple[Expression, tuple[float, float]]:
+        """An affine function of `base` to about [-1, 1], and the exact range that it has.
+
+        Slope and shift are rounded to float32, so the range differs from [-1, 1] by a rounding.
+        A multiplication by a power of two is not needed in floating point where the range is
+        symmetric: the coefficients absorb it without another rounding.
+        """
+        slope = 2.0 / (self.hi - self.lo)
+        shift = -(self.lo + self.hi) / (self.hi - self.lo)
+        a, b = float32_constant(slope), float32_constant(shift)
+        bounds = (float(a.value * Fraction(x) + b.value) for x in (self.lo, self.hi))
+        lo, hi = bounds
+        return self.base * a + b, (lo, hi)
+
+    def monomials(self, coefficients: Array) -> Array:
+        """Ascending coefficients in `base` of a Chebyshev series in the normalised variable."""
+        series = Chebyshev(coefficients, domain=[self.lo, self.hi])
+        return _full(series.convert(kind=Polynomial).coef, len(coefficients))
+
+    def raw(self, coefficients: Array) -> Expression:
+        """The Chebyshev series as Horner in `base` itself: no multiplication to normalise."""
+        return horner(self.monomials(coefficients).tolist(), self.base)
+
+    def horner(self, coefficients: Array) -> Expression:
+        """The Chebyshev series as Horner in the normalised variable."""
+        t, bounds = self.normalised()
+        series = Chebyshev(coefficients, domain=bounds).convert(kind=Polynomial)
+        return horner(_full(series.coef, len(coefficients)).tolist(), t)
+
+    def clenshaw(self, coefficients: Array) -> Expression:
+        """The Chebyshev series by Clenshaw's recurrence in the normalised variable."""
+        t, bounds = self.normalised()
+        series = Chebyshev(coefficients, domain=bounds).convert(kind=Chebyshev, domain=[-1, 1])
+        return clenshaw(_full(series.coef, len(coefficients)).tolist(), t)
+
+
+def _full(coefficients: Array, count: int) -> Array:
+    """numpy drops trailing zeros; put them back."""
+    return np.concatenate([coefficients, np.zeros(count - len(coefficients))])

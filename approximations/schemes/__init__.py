@@ -1,0 +1,22 @@
+"""The registry of schemes, one file each."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+from odp.approximations.schemes.chebyshev import ChebyshevScheme
+from odp.approximations.schemes.chebyshev_pade import ChebyshevPadeScheme
+from odp.approximations.schemes.newton import NewtonScheme
+from odp.approximations.schemes.scheme import Candidate, Request, Scheme, default_cost
+
+__all__ = ["SCHEMES", "Candidate", "Request", "Scheme", "default_cost"]
+
+_SCHEMES: tuple[Scheme, ...] = (
+    NewtonScheme(),
+    ChebyshevScheme(),
+    ChebyshevPadeScheme(),
+)
+
+SCHEMES: MappingProxyType[str, Scheme] = MappingProxyType({s.name: s for s in _SCHEMES})
+"""Every scheme by name, in the order in which they are tried: the usual winners first, because a
+candidate that is found prunes what costs more."""

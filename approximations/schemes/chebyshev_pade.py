@@ -1,0 +1,259 @@
+"""Chebyshev-Pade: rational functions from the Chebyshev points, linearised.
+
+Numerator and denominator are Chebyshev series whose linearised residual ``P - f Q`` is small at
+the Chebyshev points (the least-squares form of H. J. Maehly's Chebyshev-Pade equations), reweighted
+a few times by the denominator found before (H. L. Loeb), so that the residual becomes the error.
+
+Two devices make it work on wide domains:
+
+- symmetry: ``f(x) = c + x R(x^2)`` or ``R(x^2)``;
+- a Moebius variable ``t = (u - g)/(u + g)``: a rational function of type (n, n) or (n-1, n) in t is
+  one of the same type in u, but in t a narrow transition or many decades of u become a smooth
+  function on [-1, 1].
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+from numpy.polynomial import Chebyshev, Polynomial
+from numpy.polynomial import chebyshev as series
+from numpy.typing import NDArray
+
+from odp.approximations.approximant import Parameters
+from odp.approximations.expression import Expression, variable
+from odp.approximations.function import Function
+from odp.approximations.interval import Interval
+from odp.approximations.polynomials import (
+    CoefficientRangeError,
+    Variable,
+    chebyshev_nodes,
+    clenshaw,
+    float32_constant,
+    horner,
+)
+from odp.approximations.schemes.scheme import Candidate, Request, Scheme
+
+__all__ = ["ChebyshevPadeScheme"]
+
+Array = NDArray[np.float64]
+
+_LARGEST_TYPE = 9
+_REWEIGHTINGS = 5
+_NODES = 400
+
+
+class ChebyshevPadeScheme(Scheme):
+    """Rational functions with one division."""
+
+    name = "chebyshev_pade"
+    summary = "rational function from the Chebyshev points, one division"
+    parameters = {
+        "numerator": "degree of the numerator (in x^2 for functions with a symmetry)",
+        "denominator": "degree of the denominator (likewise)",
+        "form": "raw, horner or clenshaw: the variable as it is or mapped to [-1, 1]",
+    }
+
+    def applies(self, function: Function, domain: Interval) -> bool:
+        """Every function that is finite on the domain."""
+        return True
+
+    def candidates(self, request: Request) -> Iterator[Candidate]:
+        """Types (m, n) with m = n-1, n, n+1 by cost, in the plain and the Moebius variable."""
+        problem = _Problem(request)
+        for m, n in _types():
+            if not request.wants(problem.cost(m, n), numerator=m, denominator=n):
+                continue
+            fits = [
+                fit for scale in problem.scales if (fit := problem.fit(m, n, scale)) is not None
+            ]
+            for fit in sorted(fits, key=lambda fit: fit.error):
+                if not request.accepts(fit.error):
+                    continue
+                yield from problem.expressions(fit, request)
+
+
+def _types() -> list[tuple[int, int]]:
+    pairs = [(n + d, n) for n in range(1, _LARGEST_TYPE + 1) for d in (-1, 0, 1)]
+    return sorted(pairs, key=lambda pair: (sum(pair), -pair[0]))
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """Numerator and denominator as monomials in u, ascending, and the error at the nodes."""
+
+    m: int
+    n: int
+    numerator: Array
+    denominator: Array
+    error: float
+
+
+class _Problem:
+    """The function in the variable u that the rational function is made in."""
+
+    def __init__(self, request: Request) -> None:
+        function, domain = request.function, request.domain
+        self.function, self.relative = function, request.relative
+        centre = function.centre
+        symmetric = domain.contains(0.0) and not function.singularities
+        if function.singularities and function.parity and domain.contains(0.0):
+            symmetric = 0.0 not in function.singularities
+        x = variable("x")
+        self.odd = symmetric and centre is not None
+        self.even = symmetric and function.parity == "even"
+        self.shift = centre if self.odd and centre is not None else Fraction(0)
+        # A relative error of c + odd part is not the relative error of the odd part.
+        if self.odd or self.even:
+            self.variable = Variable(x * x, 0.0, domain.magnitude**2)
+        else:
+            self.variable = Variable(x, domain.lo, domain.hi)
+        self.scales = self._scales(domain)
+
+    def _scales(self, domain: Interval) -> list[float]:
+        """Moebius scales g to try; infinity is the plain affine variable."""
+        v = self.variable
+        if v.lo > 0:
+            return [math.inf, math.sqrt(v.lo * v.hi)] if v.hi / v.lo > 4 else [math.inf]
+        # Where half of the variation has happened, seen from the lower end of u.
+        u = v.lo + (v.hi - v.lo) * np.geomspace(1e-8, 1.0, 400)
+        values = self._original(u)
+        change = np.abs(values - values[0])
+        half = u[int(np.argmax(change >= 0.5 * change.max()))] - v.lo
+        if half * 8 >= v.hi - v.lo:
+            return [math.inf]
+        return [math.inf, 4 * float(half)]
+
+    def _original(self, u: Array) -> Array:
+        return self.function.numpy(np.sqrt(u) if self.odd or self.even else u)
+
+    def cost(self, m: int, n: int) -> float:
+        """Default cost of the raw form: a monic denominator saves one multiplication."""
+        return m + (n - 1) + 3 + (self.odd or self.even) + self.odd
+
+    def fit(self, m: int, n: int, scale: float) -> _Fit | None:
+        """The rational function of type (m, n) in u, or None if it has a pole on the domain."""
+        v = self.variable
+        moebius = math.isfinite(scale)
+        if moebius and m > n:
+            return None
+        s = chebyshev_nodes(_NODES)
+        origin = 0.0 if v.lo >= 0 else v.lo
+        if moebius:
+            lo, hi = ((w - origin - scale) / (w - origin + scale) for w in (v.lo, v.hi))
+            t = (lo + hi) / 2 + (hi - lo) / 2 * s
+            u = np.clip(origin + scale * (1 + t) / (1 - t), v.lo, v.hi)
+        else:
+            t, u = s, v.points(s)
+        x = np.sqrt(u) if self.odd or self.even else u
+        whole = self.function.numpy(x)
+        target = (whole - float(self.shift)) / x if self.odd else whole
+        weight = x.copy() if self.odd else np.ones_like(x)
+        if self.relative:
+            weight = weight / np.abs(whole)
+        if not (np.isfinite(target).all() and np.isfinite(weight).all()):
+            return None
+        # (1 - t) = 2 g / (u + g) lowers the degree of the numerator in u.
+        factor = (1 - t) ** (n - m) if moebius else 1.0
+        numerator_basis = series.chebvander(s, m) * (np.ones_like(t) * factor)[:, None]
+        denominator_basis = series.chebvander(s, n)
+        solved = _solve(numerator_basis, denominator_basis, target, weight)
+        if solved is None:
+            return None
+        p, q, error = solved
+        if moebius:
+            numerator = _moebius_to_monomials(p, lo, hi, origin, scale)
+            numerator *= (2 * scale) ** (n - m)
+            denominator = _moebius_to_monomials(q, lo, hi, origin, scale)
+        else:
+            numerator, denominator = v.monomials(p), v.monomials(q)
+        if denominator[-1] == 0 or not np.isfinite([*numerator, *denominator]).all():
+            return None
+        return _Fit(m, n, numerator / denominator[-1], denominator / denominator[-1], error)
+
+    def expressions(self, fit: _Fit, request: Request) -> Iterator[Candidate]:
+        """The forms of evaluation of one rational function."""
+        base = self.cost(fit.m, fit.n)
+        for form in ("raw", "horner", "clenshaw"):
+            if not request.wants(base + (0 if form == "raw" else 2), form=form):
+                continue
+            try:
+                expression = self._assemble(fit, form)
+            except CoefficientRangeError:
+                continue
+            symmetry = " in x^2" if self.odd or self.even else ""
+            yield Candidate(
+                expression,
+                Parameters(numerator=fit.m, denominator=fit.n, form=form),
+                f"chebyshev_pade ({fit.m},{fit.n}){symmetry} of {self.function.name}, {form}",
+            )
+
+    def _assemble(self, fit: _Fit, form: str) -> Expression:
+        v = self.variable
+        numerator, denominator = fit.numerator, fit.denominator
+        if form == "raw":
+            p, q = (horner(c.tolist(), v.base) for c in (numerator, denominator))
+        else:
+            t, bounds = v.normalised()
+            slope = (v.hi - v.lo) / (bounds[1] - bounds[0])
+            inverse = Polynomial([v.lo - slope * bounds[0], slope])
+            parts = [_pad(Polynomial(c)(inverse).coef, len(c)) for c in (numerator, denominator)]
+            if form == "clenshaw":
+                parts = [_pad(Polynomial(c).convert(kind=Chebyshev).coef, len(c)) for c in parts]
+            build = horner if form == "horner" else clenshaw
+            parts = [c / parts[1][-1] for c in parts]
+            p, q = (build(c.tolist(), t) for c in parts)
+        quotient = (variable("x") * p if self.odd else p) / q
+        return quotient + float32_constant(self.shift)
+
+
+def _pad(coefficients: Array, count: int) -> Array:
+    return np.concatenate([coefficients, np.zeros(count - len(coefficients))])
+
+
+def _moebius_to_monomials(
+    coefficients: Array, lo: float, hi: float, origin: float, scale: float
+) -> Array:
+    """(w + g)^n C((w - g)/(w + g)) as ascending coefficients in u = w + origin."""
+    t_series = Chebyshev(coefficients, domain=[lo, hi]).convert(kind=Polynomial, domain=[-1, 1])
+    in_t = _pad(t_series.coef, len(coefficients))
+    n = len(in_t) - 1
+    minus, plus = Polynomial([-scale - origin, 1.0]), Polynomial([scale - origin, 1.0])
+    total = Polynomial([0.0])
+    for power, coefficient in enumerate(in_t):
+        total = total + coefficient * minus**power * plus ** (n - power)
+    return _pad(total.coef, n + 1)
+
+
+def _solve(
+    numerator_basis: Array, denominator_basis: Array, target: Array, weight: Array
+) -> tuple[Array, Array, float] | None:
+    """Reweighted linear least squares for P - f Q; None where the denominator changes sign."""
+    columns = numerator_basis.shape[1]
+    matrix = np.hstack([numerator_basis, -target[:, None] * denominator_basis])
+    # Columns of very different size (a function over many decades) would spoil the SVD.
+    reweight = np.ones_like(target)
+    best: tuple[Array, Array, float] | None = None
+    for _ in range(_REWEIGHTINGS):
+        system = matrix * (weight * reweight)[:, None]
+        norms = np.linalg.norm(system, axis=0)
+        norms[norms == 0] = 1.0
+        try:
+            solution = np.linalg.svd(system / norms, full_matrices=False)[2][-1] / norms
+        except np.linalg.LinAlgError:
+            return best
+        p, q = solution[:columns], solution[columns:]
+        divisor = denominator_basis @ q
+        if not (divisor > 0).all() and not (divisor < 0).all():
+            smallest = float(np.abs(divisor).max()) * 1e-6
+            reweight = 1 / np.maximum(np.abs(divisor), smallest)
+            continue
+        error = float((np.abs(numerator_basis @ p / divisor - target) * weight).max())
+        if best is None or error < best[2]:
+            best = (p, q, error)
+        reweight = 1 / np.abs(divisor)
+    return best
