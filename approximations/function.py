@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import lru_cache
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-
 from odp.approximations.errors import ApproximationError
 from odp.approximations.interval import Interval
 
@@ -51,7 +50,7 @@ class Function:
 
     @property
     def centre(self) -> Fraction | None:
-        """c where ``f(x) - c`` is odd; None for functions without such a symmetry."""
+        """C where ``f(x) - c`` is odd; None for functions without such a symmetry."""
         return Fraction(0) if self.parity == "odd" else self.centre_value
 
     @property
@@ -120,7 +119,7 @@ class Function:
             )
 
 
-@lru_cache(maxsize=None)
+@cache
 def _sympy_expression(source: str) -> Any:
     import sympy
 
@@ -128,7 +127,7 @@ def _sympy_expression(source: str) -> Any:
     return sympy.sympify(source, locals={"x": sympy.Symbol("x", real=True)})
 
 
-@lru_cache(maxsize=None)
+@cache
 def _mpmath_evaluator(source: str) -> Callable[[Any], Any]:
     import sympy
 

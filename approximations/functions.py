@@ -7,12 +7,11 @@ import math
 import re
 from collections.abc import Callable
 from fractions import Fraction
-from functools import lru_cache, partial
+from functools import cache, partial
 from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
-
 from odp.approximations.errors import ApproximationError
 from odp.approximations.function import Function
 from odp.approximations.interval import Interval
@@ -124,7 +123,7 @@ FUNCTIONS: MappingProxyType[str, Function] = MappingProxyType({f.name: f for f i
 _POWER = re.compile(r"pow\((?P<exponent>[^()]+)\)")
 
 
-@lru_cache(maxsize=None)
+@cache
 def power(p: float | Fraction) -> Function:
     """The function ``x**p`` on x > 0 (x >= 0 for positive p).
 

@@ -11,7 +11,6 @@ from functools import lru_cache
 import numpy as np
 from numpy.polynomial import Chebyshev, Polynomial
 from numpy.typing import NDArray
-
 from odp.approximations.expression import Expression, constant
 
 __all__ = [
@@ -147,5 +146,5 @@ class Variable:
 
 
 def _full(coefficients: Array, count: int) -> Array:
-    """numpy drops trailing zeros; put them back."""
+    """Numpy drops trailing zeros; put them back."""
     return np.concatenate([coefficients, np.zeros(count - len(coefficients))])

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
+from odp.approximations.schemes.angle_doubling import AngleDoublingScheme
 from odp.approximations.schemes.chebyshev import ChebyshevScheme
 from odp.approximations.schemes.chebyshev_pade import ChebyshevPadeScheme
 from odp.approximations.schemes.newton import NewtonScheme
+from odp.approximations.schemes.pade import PadeScheme
 from odp.approximations.schemes.scheme import Candidate, Request, Scheme, default_cost
 
 __all__ = ["SCHEMES", "Candidate", "Request", "Scheme", "default_cost"]
@@ -14,7 +16,9 @@ __all__ = ["SCHEMES", "Candidate", "Request", "Scheme", "default_cost"]
 _SCHEMES: tuple[Scheme, ...] = (
     NewtonScheme(),
     ChebyshevScheme(),
+    PadeScheme(),
     ChebyshevPadeScheme(),
+    AngleDoublingScheme(),
 )
 
 SCHEMES: MappingProxyType[str, Scheme] = MappingProxyType({s.name: s for s in _SCHEMES})

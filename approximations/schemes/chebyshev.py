@@ -6,15 +6,15 @@ Source: L. N. Trefethen, Approximation Theory and Approximation Practice, chapte
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
+from typing import ClassVar
 
 import numpy as np
 from numpy.polynomial import chebyshev as series
 from numpy.typing import NDArray
-
 from odp.approximations.approximant import Parameters
-from odp.approximations.expression import Expression, constant, variable
+from odp.approximations.expression import Expression, variable
 from odp.approximations.function import Function
 from odp.approximations.interval import Interval
 from odp.approximations.polynomials import (
@@ -22,7 +22,6 @@ from odp.approximations.polynomials import (
     Variable,
     chebyshev_nodes,
     float32_constant,
-    horner,
     interpolate,
 )
 from odp.approximations.schemes.scheme import Candidate, Request, Scheme
@@ -40,7 +39,7 @@ class ChebyshevScheme(Scheme):
 
     name = "chebyshev"
     summary = "interpolation at Chebyshev nodes; for exp also raised to a power of two"
-    parameters = {
+    parameters: ClassVar[Mapping[str, str]] = {
         "degree": "degree of the polynomial",
         "form": "raw, horner or clenshaw: the variable as it is or mapped to [-1, 1]",
         "squarings": "k of p(x/2^k)^(2^k), exp only",

@@ -15,15 +15,15 @@ Two devices make it work on wide domains:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import ClassVar
 
 import numpy as np
 from numpy.polynomial import Chebyshev, Polynomial
 from numpy.polynomial import chebyshev as series
 from numpy.typing import NDArray
-
 from odp.approximations.approximant import Parameters
 from odp.approximations.expression import Expression, variable
 from odp.approximations.function import Function
@@ -52,7 +52,7 @@ class ChebyshevPadeScheme(Scheme):
 
     name = "chebyshev_pade"
     summary = "rational function from the Chebyshev points, one division"
-    parameters = {
+    parameters: ClassVar[Mapping[str, str]] = {
         "numerator": "degree of the numerator (in x^2 for functions with a symmetry)",
         "denominator": "degree of the denominator (likewise)",
         "form": "raw, horner or clenshaw: the variable as it is or mapped to [-1, 1]",

@@ -10,10 +10,11 @@ which the steps before absorb (Polar Express, arXiv 2505.16932; Lee et al., mini
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
+from functools import cache
+from typing import ClassVar
 
 from odp.approximations.approximant import Parameters
 from odp.approximations.expression import Expression, variable
@@ -30,7 +31,7 @@ _MOST_STEPS = 64
 _SAFETY = 2.0**-6
 
 
-@lru_cache(maxsize=None)
+@cache
 def newton_step(root: int) -> tuple[Fraction, Fraction]:
     """(a, b) of Newton's step y (a - b x y^root) for x^(-1/root), derived by sympy.
 
@@ -51,7 +52,7 @@ class NewtonScheme(Scheme):
 
     name = "newton"
     summary = "Newton or Heron steps from a seed centred on the domain"
-    parameters = {
+    parameters: ClassVar[Mapping[str, str]] = {
         "steps": "number of iterations",
         "seed": "rational c/(g+x), linear c(g-x) or constant c",
         "scaled": "whether the constant of each step is optimised for the domain",
@@ -243,6 +244,6 @@ def _heron(plan: _Plan, request: Request, steps: int, *, scaled: bool) -> Expres
             return None
     if s is None:
         return None
-    if not request.accepts(_error(r - 1 if scaled else r - 1, request, plan)):
+    if not request.accepts(_error(r - 1, request, plan)):
         return None
     return s if plan.times_x else 1 / s
