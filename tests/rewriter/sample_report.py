@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-
 from odp.rewriter.report import (
     ApproximantRecord,
     Histogram,
@@ -47,10 +46,10 @@ def rsqrt_newton(low: float, high: float, steps: int) -> Function:
     """1/sqrt(x) on [low, high]: Heron's iteration for the square root, then one division."""
 
     def evaluate(x: Array) -> Array:
-        root = (x + np.sqrt(low * high)) / (low**0.5 + high**0.5) / 1.0
+        root = (x + np.sqrt(low * high)) / (low**0.5 + high**0.5)
         for _ in range(steps):
             root = 0.5 * (root + x / root)
-        return 1.0 / root
+        return np.asarray(1.0 / root)
 
     return evaluate
 

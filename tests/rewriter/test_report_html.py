@@ -15,7 +15,6 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-
 from odp.rewriter.report import (
     ApproximantRecord,
     Histogram,
