@@ -119,7 +119,7 @@ class _Parser:
     def command(self, token: str) -> Markup:
         if token in (r"\frac", r"\dfrac", r"\tfrac"):
             return Markup("<mfrac>{}{}</mfrac>").format(self.atom(), self.atom())
-        if token == r"\sqrt":
+        if token == r"\sqrt" and self.tokens[self.position : self.position + 1] != ["["]:
             return Markup("<msqrt>{}</msqrt>").format(self.atom())
         if token == r"\left":
             return self.brackets()

@@ -316,7 +316,9 @@ def test_latex_of_rational_expressions_becomes_mathml() -> None:
     assert page.text == "(1+2.5x0y−10−5⋅x2)8"
 
 
-@pytest.mark.parametrize("latex", [r"\begin{cases} 1", r"\frac{1}", "{x", r"\left(x", "x^", "&"])
+@pytest.mark.parametrize(
+    "latex", [r"\begin{cases} 1", r"\frac{1}", "{x", r"\left(x", "x^", "&", r"\sqrt[3]{x}"]
+)
 def test_unknown_latex_is_shown_as_source(latex: str) -> None:
     assert latex_to_mathml(latex) is None
 
