@@ -5,11 +5,11 @@ layers, 576 channels and 134.5 million parameters with RMSNorm, SiLU, softmax an
 The package holds 4-bit GGUF weights.  Turning them into floats takes from 20 seconds to some
 minutes, so that is done once and kept in a cache folder (540 MB).
 
-    python examples/smollm2.py export smollm2.onnx
-    python examples/smollm2.py data smollm2.npz
-    odp-rewrite smollm2.onnx --passes all --calibrate smollm2.npz -o rational.onnx
-    python examples/smollm2.py perplexity smollm2.onnx rational.onnx
-    python examples/smollm2.py generate smollm2.onnx rational.onnx
+    python examples/smollm2.py export llm.onnx
+    python examples/smollm2.py data llm.npz
+    odp-rewrite llm.onnx --passes rsqrt,exp,rope,sigmoid --calibrate llm.npz -o rational.onnx
+    python examples/smollm2.py perplexity llm.onnx rational.onnx
+    python examples/smollm2.py generate llm.onnx rational.onnx
 
 `perplexity` scores real text that the calibration data never shows, and ends with exit code 1 when
 the perplexity of any text changes by more than `--tolerance`.
