@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from odp.approximations.approximant import Approximant
@@ -260,16 +260,17 @@ def mask_value_for(
 class Approximating:
     """The implementation of sites that emits the chosen expressions."""
 
-    def __init__(self, selection: Selection, only: str | None = None) -> None:
-        """Emit the choices of `selection`; with `only`, those of one typed pass, the rest native."""
+    def __init__(self, selection: Selection, enabled: Collection[str] | None = None) -> None:
+        """Emit the choices of `selection`; other passes than the `enabled` ones stay native."""
         self._choices = selection.choices
-        self._only = only
+        self._enabled = enabled
         self.mask_value = selection.mask_value
 
     def function(self, site: Site, x: Value, builder: Builder) -> Value:
         """Emit the chosen expression, behind a clip where the guard asks for it."""
         choice = self._choices.get(site.id)
-        if choice is None or (self._only is not None and site.request.typed != self._only):
+        disabled = self._enabled is not None and site.request.typed not in self._enabled
+        if choice is None or disabled:
             return emit_native(builder, site.function, x)
         if choice.low is not None or choice.high is not None:
             x = builder.op("clip", x, low=choice.low, high=choice.high)

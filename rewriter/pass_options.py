@@ -1,0 +1,141 @@
+"""Reading `--passes "rsqrt{error=1e-5},exp,rope"` into passes."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import typing
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, Literal
+
+from odp.approximations.errors import OdpError
+from odp.approximations.interval import Interval
+from odp.rewriter.rewrite_pass import Pass
+
+__all__ = ["PassOptionError", "nearest", "parse_passes"]
+
+_ITEM = re.compile(r"\s*(?P<name>[A-Za-z_][\w-]*)\s*(\{(?P<options>[^{}]*)\})?\s*")
+
+
+class PassOptionError(OdpError):
+    """The text of `--passes` names no pass, or an option that the pass does not have."""
+
+
+def parse_passes(text: str, available: Mapping[str, type[Pass]]) -> list[Pass]:
+    """Read a list of passes with their options.
+
+    Args:
+        text: names separated by commas, each with options in braces; `all` stands for every pass
+            that needs nothing but + - * / in return, and takes options for all of them.
+        available: the registry.
+
+    Returns:
+        The passes in the order typed, `all` in alphabetical order, none twice.
+
+    Raises:
+        PassOptionError: one line that says which name or option is wrong, and the nearest right one.
+    """
+    chosen: dict[str, Pass] = {}
+    for name, options in _items(text):
+        if name == "all":
+            kinds = [kind for kind in available.values() if kind.in_all]
+        elif name in available:
+            kinds = [available[name]]
+        else:
+            raise PassOptionError(
+                f"unknown pass '{name}'{nearest(name, [*available, 'all'])}; "
+                "--list-passes shows all of them"
+            )
+        for kind in kinds:
+            # A pass that is named wins over the same pass inside `all`.
+            if name != "all" or kind.name not in chosen:
+                chosen[kind.name] = _build(kind, options)
+    if not chosen:
+        raise PassOptionError("--passes is empty: give pass names separated by commas, or 'all'")
+    return list(chosen.values())
+
+
+def nearest(name: str, known: typing.Iterable[str]) -> str:
+    """`, did you mean 'x'?`, or an empty string when nothing is close."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f", did you mean '{close[0]}'?" if close else ""
+
+
+def _items(text: str) -> list[tuple[str, dict[str, str]]]:
+    items: list[tuple[str, dict[str, str]]] = []
+    position = 0
+    while position < len(text):
+        found = _ITEM.match(text, position)
+        if found is None:
+            raise PassOptionError(
+                f"cannot read --passes at '{text[position : position + 20]}': write "
+                "name{option=value,option=value},name"
+            )
+        items.append((found["name"].replace("-", "_"), _options(found["name"], found["options"])))
+        position = found.end()
+        if position < len(text):
+            if text[position] != ",":
+                raise PassOptionError(
+                    f"cannot read --passes after '{found['name']}': expected a comma, "
+                    f"found '{text[position : position + 20]}'"
+                )
+            position += 1
+    return items
+
+
+def _options(name: str, text: str | None) -> dict[str, str]:
+    options: dict[str, str] = {}
+    for part in (text or "").split(","):
+        if not part.strip():
+            continue
+        key, separator, value = part.partition("=")
+        if not separator or not key.strip() or not value.strip():
+            raise PassOptionError(
+                f"malformed option '{part.strip()}' of pass '{name}': write option=value"
+            )
+        options[key.strip().replace("-", "_")] = value.strip()
+    return options
+
+
+def _build(kind: type[Pass], options: Mapping[str, str]) -> Pass:
+    hints = typing.get_type_hints(kind)
+    known = {field.name: hints[field.name] for field in fields(kind)}
+    values = {}
+    for key, text in options.items():
+        if key not in known:
+            raise PassOptionError(
+                f"pass '{kind.name}' has no option '{key}'{nearest(key, known)}; "
+                f"it has {', '.join(known)}"
+            )
+        values[key] = _convert(kind.name, key, text, known[key])
+    return kind(**values)
+
+
+def _convert(name: str, key: str, text: str, hint: Any) -> Any:
+    kinds = [kind for kind in typing.get_args(hint) or (hint,) if kind is not type(None)]
+    for kind in kinds:
+        if typing.get_origin(kind) is Literal:
+            choices = typing.get_args(kind)
+            if text in choices:
+                return text
+            raise PassOptionError(
+                f"option '{key}' of pass '{name}' is one of {', '.join(choices)}, not '{text}'"
+            )
+    kind = kinds[0]
+    try:
+        if kind is bool:
+            return {"true": True, "false": False}[text.lower()]
+        if kind is Interval:
+            return Interval.parse(text)
+        value = kind(text)
+    except (KeyError, ValueError, OdpError):
+        words = {bool: "true or false", Interval: "an interval lo:hi", int: "a whole number"}
+        raise PassOptionError(
+            f"option '{key}' of pass '{name}' takes {words.get(kind, 'a number')}, not '{text}'"
+        ) from None
+    if isinstance(value, float | int) and not isinstance(value, bool):
+        low = -1 if key == "margin" else 0
+        if not value > low or value != value or value == float("inf"):
+            raise PassOptionError(f"option '{key}' of pass '{name}' must be positive, not {text}")
+    return value

@@ -1,0 +1,300 @@
+"""`odp.rewrite`: the main job from a model to a rewritten model and its report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import odp
+from odp.approximations.errors import OdpError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx
+    import onnx_ir as ir
+    from numpy.typing import NDArray
+
+    from odp.rewriter.graph import Graph
+    from odp.rewriter.measurement import Outputs
+    from odp.rewriter.onnx_graph import OnnxGraph
+    from odp.rewriter.report import Metrics, Report, Skipped
+    from odp.rewriter.rewrite_pass import Pass
+    from odp.rewriter.samples import Samples
+    from odp.rewriter.selection import Defaults, Selection
+    from odp.rewriter.site import Request
+
+    Calibration = str | Path | Mapping[str, NDArray[Any]] | None
+    Model = str | Path | ir.Model | onnx.ModelProto
+
+__all__ = ["RewriteResult", "Stage", "rewrite"]
+
+Stage = Callable[[str, int, int], None]
+"""Called as `stage(what, done, total)` whenever there is progress."""
+
+
+@dataclass(frozen=True)
+class RewriteResult:
+    """A rewritten model.
+
+    Attributes:
+        model: the `onnx_ir.Model`, lowered to the requested opset.
+        report: what was done and what it cost.
+        near_misses: pass name to the nodes that nearly matched; for the passes in `explain`.
+    """
+
+    model: ir.Model
+    report: Report
+    near_misses: Mapping[str, Sequence[Skipped]]
+
+    def save(self, path: str | Path, *, external_data: bool | None = None) -> None:
+        """Write the model; never half a file.
+
+        Args:
+            path: an `.onnx` file.
+            external_data: whether weights go to a file beside it; None decides by size (2 GB).
+
+        Raises:
+            OdpError: the file cannot be written.
+        """
+        from odp.backends.onnx.save import save_model
+
+        save_model(self.model, path, external_data=external_data)
+
+
+def rewrite(
+    model: Model,
+    passes: str | Sequence[Pass] = "all",
+    *,
+    calibration: Calibration = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    error: float = 1e-5,
+    margin: float = 0.25,
+    guard: str = "clip",
+    opset: int | None = 12,
+    samples: int | None = None,
+    seed: int = 0,
+    measure: bool = True,
+    explain: Iterable[str] = (),
+    progress: Stage = lambda what, done, total: None,
+) -> RewriteResult:
+    """Replace the transcendental operations of a model by rational expressions.
+
+    Args:
+        model: path of an ONNX file, an `onnx.ModelProto` or an `onnx_ir.Model` (copied).
+        passes: what to replace, as on the command line: `"rsqrt{error=1e-6},exp,rope"`.
+        calibration: path of an .npz file, or arrays by input name; None generates random inputs.
+        shapes: static shapes of inputs that have dynamic ones.
+        error: largest error at each site, absolute or relative as the function asks for.
+        margin: share of its width by which every calibrated range grows on each side.
+        guard: `clip` keeps inputs inside the domains at run time, `none` does not.
+        opset: operator set to lower to; None keeps the model's.
+        samples: number of samples to use (to generate: 4 unless given).
+        seed: of the generated inputs.
+        measure: whether to measure the error of every pass at the outputs.
+        explain: names of passes whose near misses are wanted.
+        progress: called when a stage advances.
+
+    Returns:
+        The rewritten model and the report.
+
+    Raises:
+        OdpError: bad input; one line that says what, where and what to do.
+    """
+    from odp.passes import registry
+    from odp.rewriter.calibration import calibrate
+    from odp.rewriter.manager import rewrite_graph, schedule
+    from odp.rewriter.onnx_graph import OnnxGraph
+    from odp.rewriter.pass_options import parse_passes
+    from odp.rewriter.report import ModelRecord, Report
+    from odp.rewriter.reporting import approximant_records, pass_records, site_records
+    from odp.rewriter.selection import Approximating, Defaults, select
+
+    typed = parse_passes(passes, registry()) if isinstance(passes, str) else list(passes)
+    requests = schedule(typed, registry())
+    if guard not in ("clip", "none"):
+        raise OdpError(f"guard is 'clip' or 'none', not '{guard}'")
+    defaults = Defaults(error=error, margin=margin, guard="clip" if guard == "clip" else "none")
+
+    progress("load", 0, 1)
+    original, before = _load(model)
+    graph = OnnxGraph(_prepare(original, shapes or {}))
+    found = graph.transcendental()
+    feeds = _samples(graph.model, calibration, samples, seed)
+    progress("load", 1, 1)
+
+    sites, observations, _ = calibrate(
+        graph, requests, feeds, _counted("calibrate", len(feeds), progress)
+    )
+    progress("approximate", 0, 1)
+    selection = select(sites, observations, defaults)
+    progress("approximate", 1, 1)
+
+    reference: Outputs = []
+    if measure:
+        reference = _outputs(graph.model, feeds)
+    isolated, cumulative = _measure(graph, requests, typed, selection, feeds, reference, progress)
+    progress("rewrite", 0, 1)
+    result = rewrite_graph(graph, requests, Approximating(selection), frozenset(explain))
+    lowered = _lower(graph, opset)
+    progress("rewrite", 1, 1)
+
+    records, keys = approximant_records(selection)
+    report = Report(
+        version=odp.__version__,
+        model=ModelRecord(
+            path=str(model) if isinstance(model, str | Path) else "",
+            opset_before=before.opset,
+            opset_after=lowered.opset,
+            nodes_before=sum(before.operations().values()),
+            nodes_after=sum(lowered.operations().values()),
+            parameters=sum(v.const_value.size for v in _stored(lowered.model)),
+            inputs={k: list(v.shape) for k, v in feeds.feeds[0].items()} if len(feeds) else {},
+            ops_before=before.operations(),
+            ops_after=lowered.operations(),
+            transcendental_before=before.transcendental() or found,
+            transcendental_after=lowered.transcendental(),
+        ),
+        calibration={"source": feeds.source, "samples": len(feeds), "margin": margin},
+        passes=pass_records(typed, result, sites, selection),
+        sites=site_records(sites, observations, selection, keys),
+        approximants=records,
+    )
+    for record in report.passes:
+        record.isolated = isolated.get(record.name, {})
+        record.cumulative = cumulative.get(record.name, {})
+    if measure:
+        from odp.rewriter.measurement import compare
+
+        report.total = compare(reference, _outputs(lowered.model, feeds))
+    report.warnings = _warnings(feeds, selection)
+    return RewriteResult(lowered.model, report, result.near_misses)
+
+
+def _load(model: Model) -> tuple[ir.Model, OnnxGraph]:
+    """The model with functions inlined, and a view of it as it came."""
+    import onnx
+    import onnx_ir as ir
+
+    from odp.backends.onnx.load import check_domains, inline_functions, load_model
+    from odp.rewriter.onnx_graph import OnnxGraph
+
+    if isinstance(model, str | Path):
+        loaded = load_model(Path(model))
+    elif isinstance(model, ir.Model):
+        loaded = model.clone()
+    elif isinstance(model, onnx.ModelProto):
+        loaded = ir.from_proto(model)
+    else:
+        raise OdpError(
+            f"cannot rewrite a {type(model).__name__}: give the path of an ONNX file, an "
+            "onnx.ModelProto or an onnx_ir.Model (export torch modules with torch.onnx.export)"
+        )
+    check_domains(loaded)
+    inline_functions(loaded)
+    return loaded, OnnxGraph(loaded.clone())
+
+
+def _prepare(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> ir.Model:
+    from odp.backends.onnx.freeze import freeze_shapes, require_static_inputs, simplify
+    from odp.rewriter.onnx_vocabulary import is_transcendental
+
+    freeze_shapes(model, shapes)
+    require_static_inputs(model)
+    return simplify(model, keep=is_transcendental)
+
+
+def _samples(
+    model: ir.Model, calibration: Calibration, limit: int | None, seed: int
+) -> Samples:
+    from odp.rewriter.samples import generate_samples, load_samples, split_samples
+
+    if calibration is None:
+        return generate_samples(model, limit or 4, seed)
+    if isinstance(calibration, str | Path):
+        return load_samples(Path(calibration), model, limit)
+    return split_samples(dict(calibration), model, "calibration", limit)
+
+
+def _outputs(model: ir.Model, feeds: Samples) -> list[dict[str, NDArray[Any]]]:
+    from odp.rewriter.execution import Session
+
+    session = Session(model)
+    return [session.run(feed) for feed in feeds]
+
+
+def _measure(
+    graph: OnnxGraph,
+    requests: Sequence[Request],
+    typed: Sequence[Pass],
+    selection: Selection,
+    feeds: Samples,
+    reference: Outputs,
+    progress: Stage,
+) -> tuple[dict[str, dict[str, Metrics]], dict[str, dict[str, Metrics]]]:
+    """Metrics of every pass that has sites: alone, and together with all passes before it."""
+    from odp.rewriter.manager import rewrite_graph
+    from odp.rewriter.measurement import compare
+    from odp.rewriter.selection import Approximating
+
+    if not reference:
+        return {}, {}
+    active = {site_id.split("/", 1)[0] for site_id in selection.choices}
+    names = [rewrite.name for rewrite in typed if rewrite.name in active]
+    known: dict[frozenset[str], dict[str, Metrics]] = {}
+
+    def metrics(enabled: frozenset[str]) -> dict[str, Metrics]:
+        if enabled not in known:
+            clone = graph.clone()
+            rewrite_graph(clone, requests, Approximating(selection, enabled))
+            known[enabled] = compare(reference, _outputs(clone.model, feeds))
+        return known[enabled]
+
+    isolated, cumulative = {}, {}
+    for index, name in enumerate(names):
+        progress("measure", index, len(names))
+        isolated[name] = metrics(frozenset({name}))
+        cumulative[name] = metrics(frozenset(names[: index + 1]))
+    progress("measure", len(names), len(names))
+    return isolated, cumulative
+
+
+def _lower(graph: OnnxGraph, opset: int | None) -> OnnxGraph:
+    from odp.backends.onnx.check import check_model
+    from odp.backends.onnx.freeze import run_shape_inference
+    from odp.backends.onnx.legalise import legalise
+    from odp.rewriter.onnx_graph import OnnxGraph
+
+    run_shape_inference(graph.model)
+    if opset is not None:
+        legalise(graph.model, opset)
+    check_model(graph.model)
+    return OnnxGraph(graph.model)
+
+
+def _stored(model: ir.Model) -> list[Any]:
+    return [value for value in model.graph.initializers.values() if value.const_value is not None]
+
+
+def _counted(what: str, total: int, progress: Stage) -> Callable[[], None]:
+    done = 0
+
+    def advance() -> None:
+        nonlocal done
+        done += 1
+        progress(what, done, total)
+
+    progress(what, 0, total)
+    return advance
+
+
+def _warnings(feeds: Samples, selection: Selection) -> list[str]:
+    warnings = list(selection.warnings)
+    if feeds.source == "generated":
+        warnings.insert(
+            0,
+            "domains were calibrated on RANDOM inputs, which real data may leave: "
+            "give real inputs with --calibrate data.npz",
+        )
+    return warnings
