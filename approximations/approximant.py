@@ -1,4 +1,4 @@
-"""Approximants: an expression that stands in for a function on a domain, with what is known of it."""
+"""Approximants: an expression for a function on a domain, with everything known about it."""
 
 from __future__ import annotations
 

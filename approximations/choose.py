@@ -8,6 +8,7 @@ from functools import lru_cache
 
 from odp.approximations.approximant import Approximant, Parameters, ParameterValue
 from odp.approximations.errors import ApproximationError
+from odp.approximations.expression import Expression
 from odp.approximations.function import Function
 from odp.approximations.functions import get_function
 from odp.approximations.interval import Interval
@@ -45,7 +46,8 @@ def approximate(
             exactly that) expression.
         relative: whether `error` is relative.  None means as the function declares, and relative
             too where `error` is below half an ulp (float32) of the largest value on the domain, so
-            that no absolute error of that size exists, and the function has no zero there.
+            that no absolute error of that size exists (unless the function has a zero there that
+            no form of the expression keeps).
         scheme: a name from `SCHEMES`; None lets them compete.
         **parameters: parameters of that scheme to fix, for example ``degree=5``.
 
@@ -119,28 +121,51 @@ def _approximate(
     scheme: str | None,
     parameters: Parameters,
 ) -> Approximant:
-    if scheme is None:
-        schemes = [
-            s
-            for s in SCHEMES.values()
-            if s.applies(function, domain) and s.automatic(function, domain)
-        ]
-    else:
-        schemes = [find_scheme(scheme)]
-        if not schemes[0].applies(function, domain):
-            raise ApproximationError(
-                f"scheme {scheme} does not apply to {function.name} on {domain};"
-                " leave the scheme out to see what does"
-            )
+    if scheme is not None and not find_scheme(scheme).applies(function, domain):
+        raise ApproximationError(
+            f"scheme {scheme} does not apply to {function.name} on {domain};"
+            " leave the scheme out to see what does"
+        )
     grid = measurement_grid(function, domain)
     if relative is None:
         unreachable = error < UNIT_ROUNDOFF * grid.scale
-        relative = function.relative or (unreachable and not grid.has_zero)
+        zero_is_kept = function.parity == "odd" and 0.0 not in function.singularities
+        defined = zero_is_kept or not grid.has_zero
+        relative = defined and (function.relative or unreachable)
+    names = None if scheme is None else (scheme,)
+    return _search(function, domain, error, relative, names, parameters).result()
+
+
+def _search(
+    function: Function,
+    domain: Interval,
+    error: float,
+    relative: bool,
+    names: tuple[str, ...] | None,
+    parameters: Parameters,
+) -> _Search:
+    """The cheapest candidate of the named schemes, or of all that compete."""
+    grid = measurement_grid(function, domain)
     floor = grid.relative_floor if relative else grid.float32_floor
     search = _Search(function, domain, error, relative, max(error, floor))
-    for candidate_scheme in schemes:
-        search.run(candidate_scheme, parameters)
-    return search.result()
+    for name, scheme in SCHEMES.items():
+        chosen = name in names if names else scheme.automatic(function, domain)
+        if chosen and scheme.applies(function, domain):
+            search.run(scheme, parameters)
+    return search
+
+
+@lru_cache(maxsize=4096)
+def _part(
+    name: str, domain: Interval, error: float, relative: bool, names: tuple[str, ...] | None
+) -> Expression:
+    """An expression that a scheme builds a larger one from."""
+    function = get_function(name)
+    function.check_domain(domain)
+    search = _search(function, domain, error, relative, names, Parameters())
+    if search.best is None:
+        raise search.failure()
+    return search.best[0].expression
 
 
 class _Search:
@@ -164,6 +189,7 @@ class _Search:
             self.relative,
             parameters,
             cost_limit=self.best_cost[0] + 0.5,
+            approximate=_part,
         )
         for candidate in scheme.candidates(request):
             counts = candidate.expression.counts
@@ -183,19 +209,23 @@ class _Search:
                 self.reached = min(self.reached, (worst, scheme.name))
         self.reached = min(self.reached, (request.reached, scheme.name))
 
+    def failure(self) -> ApproximationError:
+        """What was reached, and what to do."""
+        kind = "relative" if self.relative else "absolute"
+        best = (
+            f"the best is {self.reached[0]:.2g} by {self.reached[1]}"
+            if math.isfinite(self.reached[0])
+            else "no candidate is finite there"
+        )
+        return ApproximationError(
+            f"{self.function.name} on {self.domain}: no expression reaches {kind} error"
+            f" {self.error:g} in float32; {best}; allow a larger error or narrow the domain"
+        )
+
     def result(self) -> Approximant:
         """The approximant of the best candidate."""
         if self.best is None:
-            kind = "relative" if self.relative else "absolute"
-            best = (
-                f"the best is {self.reached[0]:.2g} by {self.reached[1]}"
-                if math.isfinite(self.reached[0])
-                else "no candidate is finite there"
-            )
-            raise ApproximationError(
-                f"{self.function.name} on {self.domain}: no expression reaches {kind} error"
-                f" {self.error:g} in float32; {best}; allow a larger error or narrow the domain"
-            )
+            raise self.failure()
         candidate, measured, scheme = self.best
         return Approximant(
             function=self.function,

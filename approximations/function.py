@@ -18,6 +18,8 @@ __all__ = ["Function"]
 Parity = Literal["odd", "even"]
 Array = NDArray[np.float64]
 
+_REAL_LINE = Interval(float("-inf"), float("inf"))
+
 
 @dataclass(frozen=True)
 class Function:
@@ -40,7 +42,7 @@ class Function:
     name: str
     source: str
     evaluate: Callable[[Array], Array] = field(repr=False, compare=False)
-    domain: Interval = Interval(float("-inf"), float("inf"))
+    domain: Interval = _REAL_LINE
     parity: Parity | None = None
     relative: bool = False
     positive_scale: bool = False
@@ -132,5 +134,6 @@ def _mpmath_evaluator(source: str) -> Callable[[Any], Any]:
     import sympy
 
     expression = _sympy_expression(source)
-    evaluator = sympy.lambdify(sympy.Symbol("x", real=True), expression, modules="mpmath")
-    return evaluator  # type: ignore[no-any-return]
+    x = sympy.Symbol("x", real=True)
+    evaluator: Callable[[Any], Any] = sympy.lambdify(x, expression, modules="mpmath")
+    return evaluator

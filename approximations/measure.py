@@ -84,8 +84,9 @@ def measurement_grid(function: Function, domain: Interval) -> Grid:
     slope = np.abs(points * np.gradient(reference, points))
     slope[~np.isfinite(slope)] = 0.0
     relative_floor = 4 * UNIT_ROUNDOFF
-    if not has_zero:
-        relative_floor *= 1 + float((slope / np.abs(reference)).max())
+    nonzero = reference != 0
+    if not has_zero or function.parity == "odd":
+        relative_floor *= 1 + float((slope[nonzero] / np.abs(reference[nonzero])).max())
     return Grid(
         points=points,
         reference=reference,

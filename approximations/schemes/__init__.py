@@ -7,6 +7,8 @@ from types import MappingProxyType
 from odp.approximations.schemes.angle_doubling import AngleDoublingScheme
 from odp.approximations.schemes.chebyshev import ChebyshevScheme
 from odp.approximations.schemes.chebyshev_pade import ChebyshevPadeScheme
+from odp.approximations.schemes.composition import CompositionScheme
+from odp.approximations.schemes.halley import HalleyScheme
 from odp.approximations.schemes.newton import NewtonScheme
 from odp.approximations.schemes.pade import PadeScheme
 from odp.approximations.schemes.scheme import Candidate, Request, Scheme, default_cost
@@ -19,6 +21,8 @@ _SCHEMES: tuple[Scheme, ...] = (
     PadeScheme(),
     ChebyshevPadeScheme(),
     AngleDoublingScheme(),
+    HalleyScheme(),
+    CompositionScheme(),
 )
 
 SCHEMES: MappingProxyType[str, Scheme] = MappingProxyType({s.name: s for s in _SCHEMES})

@@ -60,44 +60,48 @@ class ChebyshevScheme(Scheme):
 def _plain(request: Request) -> Iterator[Candidate]:
     function, domain = request.function, request.domain
     x = variable("x")
-    symmetric = domain.contains(0.0)
     centre = function.centre
-    if symmetric and (centre is not None or function.parity == "even"):
-        square = Variable(x * x, 0.0, domain.magnitude**2)
-        odd = centre is not None
-        shift = centre if centre is not None else Fraction(0)
-        step, first = 2, 1 if odd else 2
-    else:
-        square, odd, shift, step, first = (
-            Variable(x, domain.lo, domain.hi),
-            False,
-            Fraction(0),
-            1,
-            1,
-        )
+    shift = Fraction(0)
+    odd, step = False, 1
+    polynomial_variable = Variable(x, domain.lo, domain.hi)
+    if domain.contains(0.0) and (centre is not None or function.parity == "even"):
+        polynomial_variable = Variable(x * x, 0.0, domain.magnitude**2)
+        odd, step = centre is not None, 2
+        shift = centre or Fraction(0)
 
-    def assemble(inner: Expression) -> Expression:
-        whole = x * inner if odd else inner
-        return whole + float32_constant(shift)
+    def estimate(coefficients: Array) -> float:
+        base = points * points if step == 2 else points
+        span = polynomial_variable.hi - polynomial_variable.lo
+        t = (2 * base - polynomial_variable.lo - polynomial_variable.hi) / span
+        value = series.chebval(t, coefficients) * (points if odd else 1.0) + float(shift)
+        error = np.abs(value - exact)
+        if not request.relative:
+            return float(error.max())
+        return float((error[exact != 0] / np.abs(exact[exact != 0])).max())
 
-    scale = max(1e-300, float(np.abs(function.numpy(square_free(square, domain))).max()))
-    target = request.error * (scale if request.relative else 1.0)
-    start = _first_useful_degree(function, domain, target)
-    for degree in range(first, _LARGEST_DEGREE + 1, step):
-        fixed = request.parameters.get("degree")
-        if fixed is not None and fixed != degree:
-            continue
-        if fixed is None and degree < start:
+    points = _coarse_grid(domain)
+    exact = function.numpy(points)
+    scale = float(np.abs(exact).max())
+    start = _first_useful_degree(
+        function, domain, request.error * (scale if request.relative else 1.0)
+    )
+    for degree in range(2 if step == 2 and not odd else 1, _LARGEST_DEGREE + 1, step):
+        if degree < start and "degree" not in request.parameters:
             continue
         cost = degree // 2 + 1 + odd if step == 2 else degree
         if not request.wants(cost, degree=degree):
             continue
-        coefficients = _coefficients(request, square, degree, odd=odd, step=step, shift=shift)
+        coefficients = _coefficients(
+            request, polynomial_variable, degree, odd=odd, step=step, shift=shift
+        )
+        if not request.accepts(estimate(coefficients)):
+            continue
         for form in _FORMS:
             if not request.wants(cost + (form != "raw"), form=form):
                 continue
             try:
-                expression = assemble(getattr(square, form)(coefficients))
+                inner = getattr(polynomial_variable, form)(coefficients)
+                expression = (x * inner if odd else inner) + float32_constant(shift)
             except CoefficientRangeError:
                 continue
             yield Candidate(
@@ -107,9 +111,13 @@ def _plain(request: Request) -> Iterator[Candidate]:
             )
 
 
-def square_free(square: Variable, domain: Interval) -> Array:
-    """A few points of the domain, to see how large the function is."""
-    return (domain.lo + domain.hi) / 2 + domain.width / 2 * chebyshev_nodes(65)
+def _coarse_grid(domain: Interval) -> Array:
+    """Points that show an error's size: over the domain, and at all scales of a positive one."""
+    points = [(domain.lo + domain.hi) / 2 + domain.width / 2 * chebyshev_nodes(257)]
+    points.append(np.array([domain.lo, domain.hi]))
+    if domain.lo > 0:
+        points.append(np.geomspace(domain.lo, domain.hi, 128))
+    return np.clip(np.concatenate(points), domain.lo, domain.hi)
 
 
 def _first_useful_degree(function: Function, domain: Interval, target: float) -> int:

@@ -72,7 +72,7 @@ class NewtonScheme(Scheme):
         for cost, method, seed, scaled, steps in sorted(options):
             if not request.wants(cost, method=method, seed=seed, scaled=scaled, steps=steps):
                 continue
-            if request.domain.lo <= 0:
+            if request.domain.lo <= 0 and (request.relative or method != "heron"):
                 continue
             if method == "heron":
                 built = _heron(plan, request, steps, scaled=scaled)
@@ -120,7 +120,7 @@ def _options(plan: _Plan) -> Iterator[tuple[float, str, str, bool, int]]:
                 cost = seed_cost + (shared if steps else 0) + per_step * steps + plan.times_x
                 yield cost, "newton", seed, scaled, steps
             if plan.root == 2 and 0 < steps <= 16:
-                yield 1 + 4 * steps + (0 if plan.times_x else 3), "heron", "rational", scaled, steps
+                yield 4 * steps - 3 + (0 if plan.times_x else 3), "heron", "rational", scaled, steps
 
 
 def _newton(
@@ -223,6 +223,10 @@ def _schedule(
 def _heron(plan: _Plan, request: Request, steps: int, *, scaled: bool) -> Expression | None:
     """Heron's iteration s <- (s + x/s)/2 for sqrt, scaled to stay centred; 1/s for rsqrt."""
     lo, hi = request.domain.lo, request.domain.hi
+    if not request.relative and plan.times_x:
+        # Below error^2 / 16 the root is within a quarter of the error of what the iteration
+        # makes of it there: that part of the domain needs no relative accuracy.
+        lo = max(lo, request.error**2 / 16)
     # s/sqrt(x) lies in [1/r, r]; the start s = constant has r = (hi/lo)^(1/4).
     r = (hi / lo) ** 0.25
     g = math.sqrt(lo * hi)

@@ -164,10 +164,7 @@ def _powers(request: Request) -> Iterator[Candidate]:
 
 
 def _power_cost(gate: str, m: int, n: int, k: int) -> float:
-    if m == n:
-        base = {1: 0, 2: 2}.get(m, m + 1)
-    else:
-        base = m + max(n - 1, 0)
+    base = {1: 0, 2: 2}.get(m, m + 1) if m == n else m + max(n - 1, 0)
     if gate == "exp":
         return base + k + (3 if n else 0)
     return base + 2 * k + 3 + (2 if gate == "mish_gate" else 0)

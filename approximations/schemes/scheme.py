@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 from odp.approximations.approximant import Parameters, ParameterValue
+from odp.approximations.errors import ApproximationError
 from odp.approximations.expression import Expression, OperationCounts
 from odp.approximations.function import Function
 from odp.approximations.interval import Interval
 
 __all__ = ["Candidate", "Request", "Scheme", "default_cost"]
+
+
+SubApproximation = Callable[[str, Interval, float, bool, tuple[str, ...] | None], Expression]
+
+
+def _no_approximation(
+    name: str, domain: Interval, error: float, relative: bool, schemes: tuple[str, ...] | None
+) -> Expression:
+    raise ApproximationError(f"{name} on {domain}: this request has no access to other schemes")
 
 
 def default_cost(counts: OperationCounts) -> float:
@@ -47,6 +57,8 @@ class Request:
         relative: whether that is a relative error.
         parameters: values that the user fixed; the scheme searches the others.
         cost_limit: candidates at or above this default cost are not wanted.
+        approximate: an expression in ``x`` for (function name, domain, error, relative, names of
+            the schemes to use or None for all); schemes build on others through it.
         reached: smallest error that the scheme saw among what it did not propose.
     """
 
@@ -56,6 +68,7 @@ class Request:
     relative: bool
     parameters: Mapping[str, ParameterValue] = field(default_factory=dict)
     cost_limit: float = math.inf
+    approximate: SubApproximation = field(default=_no_approximation, repr=False)
     reached: float = math.inf
 
     def wants(self, cost: float, **parameters: ParameterValue) -> bool:
