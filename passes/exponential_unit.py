@@ -12,7 +12,13 @@ _NON_POSITIVE = Interval(float("-inf"), 0.0)
 
 
 def exponential_unit(
-    x: Value, build: SiteBuilder, *, gain: float, alpha: float, width: float
+    x: Value,
+    build: SiteBuilder,
+    *,
+    gain: float,
+    alpha: float,
+    width: float,
+    share: str | None = None,
 ) -> Value:
     """Emit `gain * (relu(x) + alpha * (exp(min(x, 0) / width) - 1))`.
 
@@ -20,7 +26,7 @@ def exponential_unit(
     """
     negative = build.op("clip", x, high=0.0)
     scaled = negative if width == 1.0 else build.mul(negative, 1.0 / width)
-    decay = build.function("exp", scaled, domain=_NON_POSITIVE)
+    decay = build.function("exp", scaled, domain=_NON_POSITIVE, share=share)
     left = build.mul(build.sub(decay, 1.0), alpha)
     both = build.add(build.op("relu", x), left)
     result: Value = both if gain == 1.0 else build.mul(both, gain)

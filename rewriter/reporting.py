@@ -98,7 +98,6 @@ def site_records(
     return records
 
 
-
 def _observed_errors(choice: Choice, seen: Observation) -> tuple[float | None, float | None]:
     """Largest absolute and relative error on the calibration data, evaluated in float32."""
     if seen.is_empty:

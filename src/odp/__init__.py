@@ -1,3 +1,53 @@
-"""ODP: swap every transcendental operation of a network for a rational expression of known error."""
+"""ODP: swap every transcendental operation of a network for a rational expression.
+
+    import odp
+
+    result = odp.rewrite("model.onnx", passes="rsqrt,exp,rope", calibration="inputs.npz")
+    result.save("rational.onnx")
+    print(result.report.total)
+
+Names are loaded when they are first used, so that `import odp` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from odp.approximations import Approximant, OdpError, approximate
+    from odp.rewriter.report import Report
+    from odp.rewriting import RewriteResult, find_sites, rewrite
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Approximant",
+    "OdpError",
+    "Report",
+    "RewriteResult",
+    "__version__",
+    "approximate",
+    "find_sites",
+    "rewrite",
+]
+
+_HOMES = {
+    "Approximant": "odp.approximations",
+    "OdpError": "odp.approximations",
+    "approximate": "odp.approximations",
+    "Report": "odp.rewriter.report",
+    "RewriteResult": "odp.rewriting",
+    "find_sites": "odp.rewriting",
+    "rewrite": "odp.rewriting",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'odp' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,19 +17,18 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     from numpy.typing import NDArray
 
-    from odp.rewriter.graph import Graph
     from odp.rewriter.measurement import Outputs
     from odp.rewriter.onnx_graph import OnnxGraph
     from odp.rewriter.report import Metrics, Report, Skipped
     from odp.rewriter.rewrite_pass import Pass
     from odp.rewriter.samples import Samples
     from odp.rewriter.selection import Defaults, Selection
-    from odp.rewriter.site import Request
+    from odp.rewriter.site import Request, Site
 
     Calibration = str | Path | Mapping[str, NDArray[Any]] | None
     Model = str | Path | ir.Model | onnx.ModelProto
 
-__all__ = ["RewriteResult", "Stage", "rewrite"]
+__all__ = ["RewriteResult", "Stage", "find_sites", "rewrite"]
 
 Stage = Callable[[str, int, int], None]
 """Called as `stage(what, done, total)` whenever there is progress."""
@@ -205,9 +205,7 @@ def _prepare(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> ir.Model:
     return simplify(model, keep=is_transcendental)
 
 
-def _samples(
-    model: ir.Model, calibration: Calibration, limit: int | None, seed: int
-) -> Samples:
+def _samples(model: ir.Model, calibration: Calibration, limit: int | None, seed: int) -> Samples:
     from odp.rewriter.samples import generate_samples, load_samples, split_samples
 
     if calibration is None:
@@ -298,3 +296,40 @@ def _warnings(feeds: Samples, selection: Selection) -> list[str]:
             "give real inputs with --calibrate data.npz",
         )
     return warnings
+
+
+def find_sites(
+    model: Model, shapes: Mapping[str, Sequence[int]] | None = None
+) -> tuple[list[Site], dict[str, int]]:
+    """Every site that the passes of `all` would rewrite, without running the model.
+
+    Args:
+        model: as for `rewrite`.
+        shapes: static shapes of inputs that have dynamic ones.
+
+    Returns:
+        The sites, and the transcendental operations that no pass takes, by type.
+
+    Raises:
+        OdpError: bad input.
+    """
+    from odp.backends.onnx.freeze import freeze_shapes, simplify
+    from odp.passes import registry
+    from odp.rewriter.calibration import Recorder
+    from odp.rewriter.manager import rewrite_graph, schedule
+    from odp.rewriter.onnx_graph import OnnxGraph
+    from odp.rewriter.onnx_vocabulary import is_transcendental
+
+    loaded, _ = _load(model)
+    freeze_shapes(loaded, shapes or {})
+    graph = OnnxGraph(simplify(loaded, keep=is_transcendental))
+    recorder = Recorder()
+    passes = [kind() for kind in registry().values() if kind.in_all]
+    rewrite_graph(graph, schedule(passes, registry()), recorder)
+    # What the recorder emitted in place of a site is transcendental too, and is not counted.
+    left = Counter(
+        node.native_type
+        for node in graph.nodes()
+        if not node.emitted and is_transcendental(node.native)
+    )
+    return list(recorder.sites.values()), dict(sorted(left.items()))

@@ -1,0 +1,94 @@
+"""What the commands print: progress while they work, tables when they are done."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+
+if TYPE_CHECKING:
+    from odp.rewriting import RewriteResult, Stage
+
+__all__ = ["Terminal"]
+
+_STAGES = {
+    "load": "Loading and simplifying",
+    "calibrate": "Calibrating",
+    "approximate": "Choosing expressions",
+    "measure": "Measuring each pass",
+    "rewrite": "Rewriting and checking",
+}
+
+
+class Terminal:
+    """Standard output for results, standard error for progress and warnings."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self.console = Console()
+        self.errors = Console(stderr=True)
+
+    @contextlib.contextmanager
+    def progress(self) -> Iterator[Stage]:
+        """A progress bar for each stage; nothing when quiet or not a terminal."""
+        if self.quiet or not self.errors.is_terminal:
+            yield lambda what, done, total: None
+            return
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        columns = (TextColumn("{task.description:24}"), BarColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=self.errors, transient=True) as bars:
+            tasks: dict[str, object] = {}
+
+            def advance(what: str, done: int, total: int) -> None:
+                if what not in tasks:
+                    tasks[what] = bars.add_task(_STAGES.get(what, what), total=total)
+                bars.update(tasks[what], completed=done, total=total)  # type: ignore[arg-type]
+
+            yield advance
+
+    def warn(self, warnings: Sequence[str]) -> None:
+        """Print warnings on standard error where `show` does not show them."""
+        if self.quiet:
+            for warning in warnings:
+                self.errors.print(f"warning: {escape(warning)}", soft_wrap=True, highlight=False)
+
+    def list_passes(self) -> None:
+        """Print every pass with what it does and its own options."""
+        from odp.passes import registry
+        from odp.rewriter.report_table import PassSummary, render_passes_list
+
+        summaries = [
+            PassSummary(name, kind.summary(), tuple(field.name for field in fields(kind)))
+            for name, kind in registry().items()
+        ]
+        render_passes_list(summaries, self.console)
+
+    def show(self, result: RewriteResult, target: Path, reports: Sequence[Path]) -> None:
+        """Print the report, near misses, and where everything was written."""
+        if self.quiet:
+            return
+        from odp.rewriter.report_table import render, render_explanations
+
+        report = result.report
+        render(report, self.console)
+        for name, misses in result.near_misses.items():
+            self.console.print(f"\nNear misses of {name}")
+            if misses:
+                render_explanations(misses, self.console)
+            else:
+                self.console.print("none: nothing in the model resembles what it looks for")
+        replaced = sum(record.sites + record.folded for record in report.passes)
+        if not replaced:
+            self.console.print("Nothing to do: no operation matched the passes.")
+        self._wrote(target)
+        for path in reports:
+            self._wrote(path)
+
+    def _wrote(self, path: Path) -> None:
+        self.console.print(f"wrote {escape(str(path))}", soft_wrap=True, highlight=False)
