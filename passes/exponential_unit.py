@@ -1,4 +1,4 @@
-"""What ELU, SELU and CELU have in common: a line on the right, a saturating exponential on the left."""
+"""What ELU, SELU and CELU share: a line on the right, a saturating exponential on the left."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+
 from odp.passes.recurrent_activations import Activation, activations_of
 from odp.passes.recurrent_layer import Layer, Parameters, State, Step, run_direction
 from odp.rewriter.graph import Node, Value

@@ -1,4 +1,4 @@
-"""One direction of a recurrent layer: its weights, taken apart, and the loop over its time steps."""
+"""One direction of a recurrent layer: its weights, in pieces, and the loop over its time steps."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
 from odp.passes.recurrent_activations import Activation
 from odp.rewriter.graph import Value
 from odp.rewriter.site import SiteBuilder

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import ml_dtypes
 import numpy as np
 import onnx_ir as ir
+
 from odp.approximations.expression import Expression
 from odp.rewriter.graph import Builder, Value
 
@@ -26,6 +27,7 @@ _OPERATORS: dict[str, str] = {
     **{name: name.capitalize() for name in ("atanh", "tanh", "sigmoid", "softplus", "reshape")},
     **{name: name.capitalize() for name in ("transpose", "expand", "concat", "gather", "identity")},
     "matmul": "MatMul",
+    "conv": "Conv",
 }
 _REDUCTIONS: dict[str, str] = {
     "reduce_mean": "ReduceMean",
@@ -191,6 +193,20 @@ class OnnxBuilder(Builder):
             return self._node("Slice", inputs, {"starts": start, "ends": stop, "axes": axis})
         bounds = [self.constant(bound, "int64") for bound in (start, stop, axis)]
         return self._node("Slice", [inputs[0], *bounds], {})
+
+    def _emit_split(
+        self, inputs: Sequence[Value | None], attributes: Mapping[str, Any], count: int
+    ) -> tuple[OnnxValue, ...]:
+        """Pieces of the given `sizes` along `axis`."""
+        axis, sizes = attributes["axis"], list(attributes["sizes"])
+        if self._graph.opset >= 13:
+            operands = [inputs[0], self.constant(sizes, "int64")]
+            outputs = self._node("Split", operands, {"axis": axis}, count)
+        else:
+            outputs = self._node("Split", inputs, {"axis": axis, "split": sizes}, count)
+        for output in outputs[1:]:
+            output.native.type = outputs[0].native.type
+        return outputs
 
     def _emit_squeeze(
         self, inputs: Sequence[Value | None], attributes: Mapping[str, Any], count: int
