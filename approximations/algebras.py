@@ -167,11 +167,13 @@ def latex_source(expression: Expression) -> str:
 
 def one_line(expression: Expression, limit: int = 160) -> str:
     """Readable one-line form for `repr`; long expressions show their size instead."""
-    bound, result = _bindings(expression, PythonAlgebra(), "t{}", bind_squares=True)
-    text = "; ".join([f"{label} = {value}" for label, value in bound] + [result])
-    if len(text) <= limit:
-        return text
     counts = expression.counts
+    # Every operation prints at least 4 characters: no need to write out what will not fit.
+    if 4 * (counts.multiplications + counts.divisions + counts.additions) <= limit:
+        bound, result = _bindings(expression, PythonAlgebra(), "t{}", bind_squares=True)
+        text = "; ".join([f"{label} = {value}" for label, value in bound] + [result])
+        if len(text) <= limit:
+            return text
     return (
         f"{', '.join(expression.variables)}: {counts.multiplications} mul, {counts.divisions} div,"
         f" {counts.additions} add, depth {counts.depth}"

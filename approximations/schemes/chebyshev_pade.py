@@ -46,6 +46,7 @@ _LARGEST_TYPE = 11
 _REWEIGHTINGS = 5
 _NODES = 400
 _WIDE_RATIO = 1e4
+_BRANCH_GAP = 1e-12
 
 
 class ChebyshevPadeScheme(Scheme):
@@ -114,6 +115,10 @@ class _Problem:
         else:
             self.variable = Variable(x, domain.lo, domain.hi)
         self.scales = self._scales(domain)
+        natural = function.domain
+        folded = self.odd or self.even
+        self.branch_hi = (domain.magnitude if folded else domain.hi) == natural.hi
+        self.branch_lo = not folded and domain.lo == natural.lo
 
     def _scales(self, domain: Interval) -> list[float]:
         """Moebius scales g to try; infinity is the plain affine variable."""
@@ -158,6 +163,11 @@ class _Problem:
                 t = (u - scale) / (u + scale)
                 s = (2 * t - lo - hi) / (hi - lo)
         else:
+            if self.branch_hi or self.branch_lo:
+                # Poles gather exponentially at a branch point, closer than Chebyshev points do.
+                gap = np.geomspace(_BRANCH_GAP, 1.0, _NODES)
+                ends = [(self.branch_hi, 1 - gap), (self.branch_lo, gap - 1)]
+                s = np.concatenate([s, *(end for wanted, end in ends if wanted)])
             t, u = s, v.points(s)
         x = np.sqrt(u) if self.odd or self.even else u
         whole = self.function.numpy(x)

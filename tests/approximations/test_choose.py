@@ -1,0 +1,164 @@
+"""The choice: budgets, defaults, caching, safe intervals, and one clear line for bad input."""
+
+import json
+import math
+import pickle
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from odp.approximations import ApproximationError, Interval, approximate, get_function
+from odp.approximations.schemes import SCHEMES, default_cost
+
+
+def test_smaller_errors_never_cost_less() -> None:
+    for name, domain in [("exp", (-10, 0)), ("erf", (-4, 4)), ("rsqrt", (0.1, 10))]:
+        costs = [
+            default_cost(approximate(name, domain, error=error).counts)
+            for error in (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
+        ]
+        assert costs == sorted(costs)
+
+
+def test_the_winner_is_the_cheapest_scheme() -> None:
+    for name, domain in [("exp", (-10, 0)), ("sigmoid", (-8, 8)), ("log", (0.1, 10))]:
+        best = default_cost(approximate(name, domain).counts)
+        for scheme in SCHEMES.values():
+            if not scheme.applies(get_function(name), Interval(*domain)):
+                continue
+            try:
+                other = approximate(name, domain, scheme=scheme.name)
+            except ApproximationError:
+                continue
+            assert default_cost(other.counts) >= best
+
+
+def test_relative_default_follows_the_function_and_float32() -> None:
+    assert not approximate("exp", (-10, 0)).relative
+    assert approximate("exp", (-10, 10)).relative
+    assert approximate("rsqrt", (0.1, 10)).relative
+    assert not approximate("sqrt", (0, 4)).relative
+    assert not approximate("rsqrt", (0.1, 10), relative=False).relative
+
+
+def test_an_answer_is_remembered() -> None:
+    first = approximate("tanh", (-3, 3))
+    started = time.perf_counter()
+    second = approximate("tanh", Interval(-3, 3))
+    assert second is first
+    assert time.perf_counter() - started < 0.005
+
+
+def test_approximants_pickle_print_and_become_json() -> None:
+    approximant = approximate("sigmoid", (-8, 8))
+    again = pickle.loads(pickle.dumps(approximant))
+    assert again == approximant
+    assert again.expression is approximant.expression
+    assert hash(again) == hash(approximant)
+    record = json.loads(json.dumps(approximant.to_dict(), allow_nan=False))
+    assert record["function"] == "sigmoid"
+    assert record["domain"] == [-8, 8]
+    assert (
+        record["multiplications"]
+        == approximant.counts.multiplications
+        == (approximant.cost.multiplications)
+    )
+    assert "sigmoid" in repr(approximant)
+    assert approximant.error_kind == "measured"
+
+
+@pytest.mark.parametrize(
+    "name, domain",
+    [
+        ("exp", (-10, 0)),
+        ("exp", (-32, 0)),
+        ("sigmoid", (-8, 8)),
+        ("erf", (-30, 30)),
+        ("rsqrt", (0.01, 100)),
+        ("log", (0.01, 100)),
+        ("sin", (-3.2, 3.2)),
+        ("tanh", (-200, 200)),
+    ],
+)
+def test_safe_interval_is_sane_inside(name: str, domain: tuple[float, float]) -> None:
+    approximant = approximate(name, domain)
+    safe = approximant.safe_interval
+    function = approximant.function
+    lo, hi = max(safe.lo, -1e6), min(safe.hi, 1e6)
+    x = np.linspace(lo, hi, 3001)
+    if function.positive_scale:
+        x = np.geomspace(lo, hi, 3001)
+    with np.errstate(all="ignore"):
+        error = np.abs(approximant(x) - function.numpy(x))
+        if approximant.relative:
+            error = error / np.abs(function.numpy(x))
+    scale = 1.0 if approximant.relative else np.abs(function.numpy(np.array(domain))).max()
+    # Between two scanned points (a factor of about 1.03 apart) the error may grow a little more.
+    assert error.max() <= 1.5 * max(10 * approximant.error, 1e-2 * max(scale, 1.0))
+    assert safe.contains_interval(approximant.domain)
+
+
+def test_safe_interval_ends_where_a_polynomial_runs_away() -> None:
+    approximant = approximate("exp", (-10, 0), scheme="chebyshev", degree=3, squarings=0, error=1.0)
+    safe = approximant.safe_interval
+    assert -20 < safe.lo <= -10
+    outside = safe.lo - 1.0
+    assert abs(approximant(outside) - math.exp(outside)) > 1e-2
+
+
+@pytest.mark.parametrize(
+    "arguments, options, words",
+    [
+        (("exp", (0, 0)), {}, "single point"),
+        (("exp", (1, 0)), {}, "reversed"),
+        (("exp", (float("nan"), 0)), {}, "not a number"),
+        (("exp", (-math.inf, 0)), {}, "infinite bound"),
+        (("exp", (0, 1e9)), {}, "overflows"),
+        (("exp", 3), {}, "pair of numbers"),
+        (("exp", (1, 2, 3)), {}, "pair of numbers"),
+        (("exp", ("a", "b")), {}, "must be numbers"),
+        (("log", (0, 1)), {}, "pole or branch point"),
+        (("log", (-1, 1)), {}, "real only"),
+        (("reciprocal", (-1, 1)), {}, "pole or branch point"),
+        (("tan", (1, 2)), {}, "real only"),
+        (("atanh", (0, 1)), {}, "pole or branch point"),
+        (("asin", (-2, 0)), {}, "real only"),
+        (("exq", (0, 1)), {}, "did you mean exp"),
+        (("exp", (-10, 0)), {"error": 0.0}, "positive number"),
+        (("exp", (-10, 0)), {"error": -1e-3}, "positive number"),
+        (("exp", (-10, 0)), {"error": float("nan")}, "positive number"),
+        (("exp", (-10, 0)), {"error": "small"}, "positive number"),
+        (("exp", (-10, 0)), {"error": 1e-18}, "no expression reaches"),
+        (("sin", (-1e7, 1e7)), {}, "no expression reaches"),
+        (("exp", (-10, 0)), {"scheme": "chebishev"}, "did you mean chebyshev"),
+        (("exp", (-10, 0)), {"scheme": "newton"}, "does not apply"),
+        (("exp", (-10, 0)), {"scheme": "pade", "steps": 3}, "no parameter 'steps'"),
+        (("exp", (-10, 0)), {"degree": 3}, "needs a scheme"),
+        (("exp", (-10, 0)), {"scheme": "chebyshev", "degree": 2, "squarings": 0}, "the best is"),
+        (("sqrt", (0, 1)), {"relative": True}, "relative"),
+    ],
+)
+def test_bad_input_is_one_clear_line(
+    arguments: tuple[object, ...], options: dict[str, object], words: str
+) -> None:
+    with pytest.raises(ApproximationError, match=words) as caught:
+        approximate(*arguments, **options)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+
+
+def test_import_is_fast_and_pulls_in_no_heavy_library() -> None:
+    code = (
+        "import numpy, sys, time; start = time.perf_counter(); import odp.approximations;"
+        "seconds = time.perf_counter() - start;"
+        "heavy = {'sympy', 'scipy', 'mpmath', 'torch', 'onnx'} & set(sys.modules);"
+        "print(seconds, *heavy)"
+    )
+    output = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert output[1:] == []
+    # 0.03 s measured; the limit leaves room for a busy machine.
+    assert float(output[0]) < 0.3
