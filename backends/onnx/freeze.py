@@ -7,10 +7,13 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+import onnx
 import onnx_ir as ir
+from onnx_ir.passes import common
+
 from odp.backends.onnx.errors import OnnxError
 from odp.backends.onnx.load import inline_functions
-from onnx_ir.passes import common
+from odp.backends.onnx.skeleton import large_initializers, serialise_skeleton
 
 __all__ = [
     "TRANSCENDENTAL_OPERATORS",
@@ -273,8 +276,34 @@ def run_shape_inference(model: ir.Model) -> ir.Model:
         The same model; where inference is impossible, values keep what they had.
     """
     with _quiet("onnx_ir"):
-        common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
+        proto = serialise_skeleton(model)
+        listed = {info.name for info in proto.graph.input}
+        for value in large_initializers(model):
+            if value.name not in listed:
+                proto.graph.input.append(ir.serde.serialize_value(value))
+        try:
+            inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
+        except Exception:  # a model that contradicts itself; check_model says where
+            return model
+        _merge_types(model.graph, inferred.graph)
     return model
+
+
+def _merge_types(graph: ir.Graph, proto: onnx.GraphProto) -> None:
+    """Copy inferred types and shapes; the pass of onnx_ir 1.1 makes sequences to tensors."""
+    infos = {info.name: info for info in (*proto.value_info, *proto.output)}
+    for node, node_proto in zip(graph, proto.node, strict=True):
+        for value in node.outputs:
+            info = infos.get(value.name or "")
+            if info is None or info.type.WhichOneof("value") is None:
+                continue
+            value.type = ir.serde.deserialize_type_proto_for_type(info.type)
+            shape = ir.serde.deserialize_type_proto_for_shape(info.type)
+            if shape is not None:
+                value.shape = shape
+        for attribute in node_proto.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                _merge_types(node.attributes[attribute.name].as_graph(), attribute.g)
 
 
 def simplify(model: ir.Model, *, keep: Callable[[ir.Node], bool] = is_transcendental) -> ir.Model:

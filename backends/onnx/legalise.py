@@ -8,6 +8,8 @@ a table of rules (`legalise_*.py`), then a check of every node against the schem
 from __future__ import annotations
 
 import onnx_ir as ir
+from onnx_ir.passes import common
+
 from odp.backends.onnx import (  # noqa: F401  importing them fills RULES
     legalise_activations,
     legalise_normalisations,
@@ -19,12 +21,11 @@ from odp.backends.onnx import (  # noqa: F401  importing them fills RULES
 )
 from odp.backends.onnx.errors import LegalisationError
 from odp.backends.onnx.freeze import run_shape_inference, simplify
-from odp.backends.onnx.legalise_emitter import RULES, Emitter, Refusal
-from odp.backends.onnx.legalise_functions import expand_schema_functions
+from odp.backends.onnx.legalise_emitter import RULES, Emitter, Refusal, constant
+from odp.backends.onnx.legalise_functions import NO_BODY, expand_schema_functions
 from odp.backends.onnx.legalise_types import widen_types
 from odp.backends.onnx.load import describe_node, inline_functions
 from odp.backends.onnx.opset_schemas import schema_violations
-from onnx_ir.passes import common
 
 __all__ = ["OLDEST_SOURCE_OPSET", "legalise"]
 
@@ -32,6 +33,7 @@ OLDEST_SOURCE_OPSET = 7
 """Before opset 7 arithmetic had a `broadcast` attribute; no exporter of this decade writes that."""
 
 _IR_VERSION = 7
+_REFUSED = "odp.legalise.refused"
 # The versions of the other standard domains at the release of opset 12 (ONNX 1.7).
 _COMPANION_DOMAINS = {"ai.onnx.ml": 2, "ai.onnx.preview.training": 1}
 
@@ -59,7 +61,9 @@ def legalise(model: ir.Model, opset: int = 12) -> ir.Model:
     inline_functions(model)
     source = model.opset_imports.get("")
     if source is None:
-        raise LegalisationError("the model does not say which ONNX opset it uses")
+        if any(node.domain == "" for node in model.graph.all_nodes()):
+            raise LegalisationError("the model does not say which opset of ai.onnx it uses")
+        source = model.opset_imports[""] = opset
     if opset != 12 and opset != source:
         raise LegalisationError(
             f"cannot lower opset {source} to {opset}: the target is 12, or the model's own opset"
@@ -73,7 +77,8 @@ def legalise(model: ir.Model, opset: int = 12) -> ir.Model:
     run_shape_inference(model)
     offenders: list[str] = []
     if opset != source:
-        if expand_schema_functions(model, opset):
+        expanded = expand_schema_functions(model, opset)
+        if expanded or _has_computed_parameters(model):
             simplify(model)
         offenders = _apply_rules(model, opset)
         model.opset_imports[""] = opset
@@ -93,6 +98,19 @@ def _message(offenders: list[str], opset: int) -> str:
     return f"not expressible in opset {opset}: {shown}{more}"
 
 
+def _has_computed_parameters(model: ir.Model) -> bool:
+    """Whether a parameter that opset 12 wants as an attribute is computed, and may fold."""
+    return any(
+        value is not None
+        and value.dtype in (ir.DataType.INT64, None)
+        and value.producer() is not None
+        and constant(value) is None
+        for node in model.graph.all_nodes()
+        if node.domain == "" and node.op_type in RULES
+        for value in node.inputs[1:]
+    )
+
+
 def _apply_rules(model: ir.Model, opset: int) -> list[str]:
     emitter = Emitter(model, opset)
     offenders = []
@@ -107,7 +125,7 @@ def _apply_rules(model: ir.Model, opset: int) -> list[str]:
                 values = rule.rewrite(node, emitter)
             except Refusal as refusal:
                 offenders.append(f"{describe_node(node)}: {refusal}")
-                node.meta["legalise"] = str(refusal)
+                node.meta[_REFUSED] = True
                 break
             if values is not None:
                 emitter.replace(node, values)
@@ -121,7 +139,7 @@ def _check(model: ir.Model, opset: int) -> list[str]:
     offenders = []
     versions = {"": opset, **_COMPANION_DOMAINS}
     for node in list(model.graph.all_nodes()):
-        if node.meta.get("legalise"):
+        if _REFUSED in node.meta:
             continue
         version = versions.get(node.domain)
         if version is None:
@@ -131,6 +149,8 @@ def _check(model: ir.Model, opset: int) -> list[str]:
         if node.domain == "":
             node = widen_types(node, emitter)
         reasons = schema_violations(node, version)
+        if NO_BODY in node.meta:
+            reasons.append(f"onnx cannot expand it here: {node.meta[NO_BODY]}")
         if reasons:
             offenders.append(f"{describe_node(node)}: {', '.join(reasons)}")
     return offenders

@@ -15,7 +15,7 @@ Array = npt.NDArray[np.generic]
 AttributeValue = int | float | str | Sequence[int] | Sequence[float]
 
 
-class Refusal(Exception):  # noqa: N818  it is an answer of a rule, collected, never seen outside
+class Refusal(Exception):
     """A rule cannot express its node; the message is the reason."""
 
 

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import onnx
-import onnx.inliner
 import onnx_ir as ir
+
 from odp.backends.onnx.legalise_emitter import RULES
-from odp.backends.onnx.load import root_reason
+from odp.backends.onnx.load import inline_functions, root_reason
 from odp.backends.onnx.opset_schemas import schema_of
 
-__all__ = ["expand_schema_functions"]
+__all__ = ["NO_BODY", "expand_schema_functions"]
 
-# A body may call another function: Attention needs two rounds.
+NO_BODY = "odp.legalise.no_body"
+"""Key in `node.meta`: why the body of an operator could not be built."""
+
+# A body may call another function: SequenceMap of an Attention needs two rounds.
 _MAX_DEPTH = 8
-
-
-def _has_body(node: ir.Node, source: int, target: int) -> bool:
-    if node.domain != "" or node.op_type in RULES or schema_of(node.op_type, target) is not None:
-        return False
-    schema = schema_of(node.op_type, source)
-    return schema is not None and (schema.has_function or schema.has_context_dependent_function)
 
 
 def expand_schema_functions(model: ir.Model, target: int) -> bool:
@@ -37,78 +35,96 @@ def expand_schema_functions(model: ir.Model, target: int) -> bool:
     """
     source = model.opset_imports[""]
     changed = False
-    counter = 0
-    for _ in range(_MAX_DEPTH):
+    for depth in range(_MAX_DEPTH):
         nodes = [n for n in model.graph.all_nodes() if _has_body(n, source, target)]
-        expanded = 0
-        for node in nodes:
-            counter += 1
-            expanded += _expand(node, model, f"{node.op_type}_{counter}")
-        if not expanded:
+        for index, node in enumerate(nodes):
+            function = _body(node, source, f"odp.body.{depth}.{index}")
+            if function is not None:
+                node.domain = function.domain
+                model.functions[function.identifier()] = function
+        if not model.functions:
             break
+        inline_functions(model)
         changed = True
     return changed
 
 
-def _expand(node: ir.Node, model: ir.Model, prefix: str) -> bool:
-    """Splice the body of one node into its graph; False where onnx cannot build the body."""
-    present = {v.name: v for v in node.inputs if v is not None}
-    if any(v.type is None for v in present.values()) or node.graph is None:
+def _has_body(node: ir.Node, source: int, target: int) -> bool:
+    if node.domain != "" or node.op_type in RULES or NO_BODY in node.meta:
         return False
-    outputs = [o for o in node.outputs if o.name]
-    inputs = [ir.serde.serialize_value(v) for v in present.values()]
-    graph = onnx.helper.make_graph(
-        [ir.serde.serialize_node(node)],
-        "body",
-        inputs,
-        [ir.serde.serialize_value(o) for o in outputs],
-    )
-    opsets = [onnx.helper.make_opsetid("", model.opset_imports[""])]
-    proto = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    if schema_of(node.op_type, target) is not None:
+        return False
+    schema: Any = schema_of(node.op_type, source)
+    return schema is not None and (schema.has_function or schema.has_context_dependent_function)
+
+
+def _body(node: ir.Node, source: int, domain: str) -> ir.Function | None:
+    """Build the body of one node as a function; None, with the reason in its meta, if impossible.
+
+    onnx.inliner does the same, but fails on absent optional inputs and drops the defaults of
+    attributes (HannWindow loses a type), both in onnx 1.23.
+    """
+    schema = schema_of(node.op_type, source)
+    assert schema is not None
+    for name, attribute in schema.attributes.items():
+        if name not in node.attributes and attribute.default_value.type:
+            node.attributes[name] = ir.serde.deserialize_attribute(attribute.default_value)
     try:
-        proto = onnx.inliner.inline_selected_functions(
-            proto, [("", node.op_type)], inline_schema_functions=True
-        )
-        body = ir.from_proto(proto).graph
+        data = _serialised_body(schema, node, source)
+        proto = onnx.FunctionProto.FromString(data)
+        _complete(proto, node, domain)
+        function = ir.serde.deserialize_function(proto)
     except Exception as error:  # C++ exceptions of many kinds; the operator is refused later
-        node.meta["legalise"] = root_reason(error)
-        return False
-    nodes = list(body)
-    if len(nodes) == 1 and nodes[0].op_identifier() == node.op_identifier():
-        return False
-    _splice(node, body, nodes, present, prefix)
-    return True
-
-
-def _splice(
-    node: ir.Node,
-    body: ir.Graph,
-    nodes: list[ir.Node],
-    present: dict[str | None, ir.Value],
-    prefix: str,
-) -> None:
-    replacement = {o.name: o for o in body.outputs}
-    for value in list(body.inputs):
-        value.replace_all_uses_with(present[value.name], replace_graph_outputs=True)
-    body_graph_outputs = set(body.outputs)
-    body.outputs.clear()
-    for inner in list(body.all_nodes()):
+        node.meta[NO_BODY] = root_reason(error) or "no body for these inputs"
+        return None
+    function.opset_imports.clear()
+    function.opset_imports[""] = source
+    for inner in function.all_nodes():
         inner.metadata_props.update(node.metadata_props)
-        inner.name = f"{prefix}/{inner.name or inner.op_type}"
-        for output in inner.outputs:
-            if output.name and output not in body_graph_outputs:
-                output.name = f"{prefix}/{output.name}"
-    body.remove(nodes)
-    graph = node.graph
-    assert graph is not None
-    graph.insert_before(node, nodes)
-    for old in node.outputs:
-        if not old.name:
-            continue
-        new = replacement[old.name]
-        name, old.name = old.name, None
-        new.name = name
-        new.type = new.type or old.type
-        new.shape = new.shape or old.shape
-        old.replace_all_uses_with(new, replace_graph_outputs=True)
-    graph.remove(node, safe=True)
+    return function
+
+
+def _serialised_body(schema: Any, node: ir.Node, source: int) -> bytes:
+    """Ask onnx for the body; `schema` is an OpSchema, whose stubs lack these methods."""
+    if schema.has_function:
+        return bytes(schema.get_function_with_opset_version(source))
+    node_bytes = ir.serde.serialize_node(node).SerializeToString()
+    types = _input_types(node)
+    return bytes(
+        schema.get_context_dependent_function_with_opset_version(source, node_bytes, types)
+    )
+
+
+def _complete(proto: onnx.FunctionProto, node: ir.Node, domain: str) -> None:
+    """Make the body of a schema a function that onnx_ir can read and inline for this node."""
+    proto.domain = domain
+    del proto.output[len(node.outputs) :]
+    produced = {name for inner in proto.node for name in inner.output} | set(proto.input)
+    for name in proto.output:
+        # Bodies that depend on the context leave out what this node does not ask for.
+        if name not in produced:
+            proto.node.append(onnx.helper.make_node("Constant", [], [name], value_float=0.0))
+    for name, attribute in list(node.attributes.items()):
+        if attribute.type == ir.AttributeType.GRAPH and name in proto.attribute:
+            # The body of SequenceMap contains its graph already.
+            proto.attribute.remove(name)
+            node.attributes.pop(name)
+
+
+def _input_types(node: ir.Node) -> list[bytes]:
+    """Serialise the input types; an absent input has an empty one.
+
+    Raises:
+        ValueError: the type of an input is unknown.
+    """
+    types = []
+    for value in node.inputs:
+        proto = onnx.TypeProto()
+        if value is not None:
+            if value.type is None:
+                raise ValueError(f"the type of its input {value.name!r} is unknown")
+            ir.serde.serialize_type_into(proto, value.type)
+            if value.shape is not None:
+                ir.serde.serialize_shape_into(proto, value.shape)
+        types.append(proto.SerializeToString())
+    return types

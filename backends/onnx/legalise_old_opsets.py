@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
+
 from odp.backends.onnx.legalise_emitter import Emitter, Refusal, rule
 
 __all__: list[str] = []
@@ -126,6 +127,4 @@ def upsample(node: ir.Node, emit: Emitter) -> Sequence[ir.Value]:
 @rule("Scan", last=8)
 def scan_batched(node: ir.Node, emit: Emitter) -> None:
     """Refuse: Scan had a batch axis before opset 9."""
-    raise Refusal(
-        "Scan before opset 9 runs over a batch axis; export the model at opset 9 or later"
-    )
+    raise Refusal("Scan before opset 9 has a batch axis; export at opset 9 or later")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
+
 from odp.backends.onnx.legalise_emitter import Emitter, Refusal, rank, rule
 
 __all__: list[str] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import onnx_ir as ir
+
 from odp.backends.onnx.legalise_emitter import Emitter, rule
 
 __all__: list[str] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import onnx_ir as ir
+
 from odp.backends.onnx.legalise_emitter import Emitter, Refusal, integers, rank, rule
 
 __all__: list[str] = []
@@ -41,6 +42,14 @@ def reduce_axes(node: ir.Node, emit: Emitter) -> Sequence[ir.Value] | None:
     node.resize_inputs(1)
     if axes:
         node.attributes["axes"] = ir.AttrInt64s("axes", axes)
+    if x.dtype == ir.DataType.BOOL:
+        # Compared with 0 and not cast: the maximum over an empty set of integers is negative.
+        number = emit.op(node.op_type, [emit.cast(x, ir.DataType.INT32)])
+        producer = number.producer()
+        assert producer is not None
+        producer.attributes.update(node.attributes)
+        zero = emit.constant(0, ir.DataType.INT32)
+        return [emit.op("Greater", [number, zero], dtype=ir.DataType.BOOL)]
     return None
 
 

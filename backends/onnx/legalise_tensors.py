@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
+
 from odp.backends.onnx.legalise_emitter import Emitter, Refusal, constant, integers, rank, rule
 
 __all__: list[str] = []
@@ -143,9 +144,38 @@ def space_to_depth(node: ir.Node, emit: Emitter) -> Sequence[ir.Value] | None:
     return [emit.op("Reshape", [turned, result])]
 
 
+@rule("MaxPool", first=13)
+def pool_ceil(node: ir.Node, emit: Emitter) -> None:
+    """Set `ceil_mode` to 0 where the last window would start in the padding.
+
+    Newer shape inference drops that window, which gives the size that rounding down gives too.
+    """
+    x, y = node.inputs[0], node.outputs[0]
+    if not node.attributes.get_int("ceil_mode", 0) or "auto_pad" in node.attributes:
+        return
+    sizes = static_shape(x, "ceil_mode=1")[2:]
+    wanted = static_shape(y, "ceil_mode=1")[2:]
+    kernel = list(node.attributes.get_ints("kernel_shape") or [])
+    ones = [1] * len(sizes)
+    strides = list(node.attributes.get_ints("strides", ones) or ones)
+    dilations = list(node.attributes.get_ints("dilations", ones) or ones)
+    pads = list(node.attributes.get_ints("pads", [0, 0] * len(sizes)) or [0, 0] * len(sizes))
+    free = [
+        size + pads[i] + pads[i + len(sizes)] - ((kernel[i] - 1) * dilations[i] + 1)
+        for i, size in enumerate(sizes)
+    ]
+    if [-(-f // s) + 1 for f, s in zip(free, strides, strict=True)] == wanted:
+        return
+    if [f // s + 1 for f, s in zip(free, strides, strict=True)] != wanted:
+        raise Refusal("ceil_mode=1 drops a window along one axis only")
+    node.attributes.pop("ceil_mode")
+
+
 @rule("AveragePool", "LpPool", first=18)
 def pool_dilations(node: ir.Node, emit: Emitter) -> None:
     """Drop dilations of 1, and `ceil_mode` 0 of LpPool."""
+    if node.op_type == "AveragePool":
+        pool_ceil(node, emit)
     dilations = node.attributes.get_ints("dilations", [1])
     if any(d != 1 for d in dilations or []):
         raise Refusal("pooling with dilations does not exist before opset 18")

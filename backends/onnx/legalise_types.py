@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import onnx_ir as ir
+
 from odp.backends.onnx.legalise_emitter import Emitter
 from odp.backends.onnx.opset_schemas import (
     formal_parameter,
@@ -43,7 +44,6 @@ _INTEGER_OPERATORS = frozenset(
         "Sub",
     }
 )
-_BOOLEAN_OPERATORS = frozenset({"ReduceMax", "ReduceMin"})
 
 
 def widen_types(node: ir.Node, emit: Emitter) -> ir.Node:
@@ -69,8 +69,6 @@ def widen_types(node: ir.Node, emit: Emitter) -> ir.Node:
 
 
 def _wider(op_type: str, actual: str) -> ir.DataType | None:
-    if actual == "tensor(bool)" and op_type in _BOOLEAN_OPERATORS:
-        return ir.DataType.INT32
     dtype = _WIDER.get(actual)
     if dtype == ir.DataType.INT32 and op_type not in _INTEGER_OPERATORS:
         return None

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 import onnx_ir as ir
+from onnx_ir.passes import common
+
 from odp.backends.onnx.errors import OnnxError
 from odp.backends.onnx.protobuf_wire import Skeleton, WireError, scan_model
-from onnx_ir.passes import common
 
 if TYPE_CHECKING:
     import numpy.typing as npt

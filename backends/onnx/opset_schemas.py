@@ -136,7 +136,7 @@ def schema_violations(node: ir.Node, version: int) -> list[str]:
     return reasons
 
 
-def _used(values: tuple[ir.Value | None, ...] | tuple[ir.Value, ...]) -> int:
+def _used(values: Sequence[ir.Value | None]) -> int:
     """Count parameters up to the last one that is present."""
     present = [i for i, v in enumerate(values, 1) if v is not None and (v.name or v.uses())]
     return present[-1] if present else 0
