@@ -29,5 +29,4 @@ def exponential_unit(
     decay = build.function("exp", scaled, domain=_NON_POSITIVE, share=share)
     left = build.mul(build.sub(decay, 1.0), alpha)
     both = build.add(build.op("relu", x), left)
-    result: Value = both if gain == 1.0 else build.mul(both, gain)
-    return result
+    return both if gain == 1.0 else build.mul(both, gain)

@@ -1,7 +1,7 @@
 """Attention masks: the huge negative numbers that a softmax turns into zeros.
 
-Exporters write a mask as -1e4, as the smallest float32 (-3.4e38) or as -inf, stored in the model and
-added to the scores or selected by Where.  No polynomial has such a number in its domain and no
+Exporters write a mask as -1e4, as the smallest float32 (-3.4e38) or as -inf, stored in the model
+and added to the scores or selected by Where.  No polynomial has such a number in its domain and no
 fixed-point format can hold it.  Any number that is smaller than every score by more than about 32
 does the same (exp(-32) = 1.3e-14), and the calibrated scores say which one that is.
 """
@@ -9,6 +9,7 @@ does the same (exp(-32) = 1.3e-14), and the calibrated scores say which one that
 from __future__ import annotations
 
 import numpy as np
+
 from odp.rewriter.graph import Node, Value
 from odp.rewriter.site import SiteBuilder
 

@@ -63,5 +63,4 @@ class Gelu(Pass):
 def _tanh_argument(x: Value, build: SiteBuilder) -> Value:
     """`sqrt(2/pi) * (x + 0.044715 x^3)`."""
     cubic = build.add(build.mul(build.mul(x, x), 0.044715), 1.0)
-    argument: Value = build.mul(build.mul(x, cubic), math.sqrt(2 / math.pi))
-    return argument
+    return build.mul(build.mul(x, cubic), math.sqrt(2 / math.pi))

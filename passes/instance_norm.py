@@ -14,9 +14,7 @@ __all__ = ["InstanceNorm"]
 
 @dataclass(frozen=True, kw_only=True)
 class InstanceNorm(Pass):
-    """Replace the rsqrt of instance norms (Ulyanov et al., arXiv 1607.08022): one mean and variance
-    for each channel of each sample.
-    """
+    """Replace the rsqrt of instance norms, one per channel (Ulyanov et al., arXiv 1607.08022)."""
 
     name: ClassVar[str] = "instance_norm"
     stage: ClassVar[int] = COMPOSITE

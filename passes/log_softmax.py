@@ -46,7 +46,7 @@ class LogSoftmax(Pass):
         logarithm = build.function("log", total, domain=_sum_domain(x, axes))
         if match.root.op != "reduce_log_sum_exp":
             return build.sub(build.sub(x, largest), logarithm)
-        result: Value = build.add(logarithm, largest)
+        result = build.add(logarithm, largest)
         keepdims = attributes["keepdims"]
         return result if keepdims else build.op("squeeze", result, axes=axes)
 

@@ -25,8 +25,7 @@ def rewrite_normalise(match: Match, numerator: Value, build: SiteBuilder) -> Val
     """Emit `numerator * rsqrt(regularised)`."""
     domain = Interval(match.number("epsilon"), float("inf"))
     inverse = build.function("rsqrt", match.nodes["regularised"].output, domain=domain)
-    result: Value = build.mul(numerator, inverse)
-    return result
+    return build.mul(numerator, inverse)
 
 
 def inverse_deviation(variance: Value, epsilon: float, build: SiteBuilder) -> Value:

@@ -233,8 +233,7 @@ def _results(
     """Y (time, directions, batch, hidden) and the last states (directions, batch, hidden)."""
 
     def concat(values: list[Value], axis: int) -> Value:
-        result: Value = values[0] if len(values) == 1 else build.op("concat", *values, axis=axis)
-        return result
+        return values[0] if len(values) == 1 else build.op("concat", *values, axis=axis)
 
     results: list[Value | None] = []
     for index, output in enumerate(root.outputs):

@@ -70,46 +70,39 @@ def _tanh(layer: Activation, x: Value, build: SiteBuilder, share: str) -> Value:
 
 def _scaled_tanh(layer: Activation, x: Value, build: SiteBuilder, share: str) -> Value:
     inner = build.function("tanh", build.mul(x, layer.beta), share=share)
-    result: Value = build.mul(inner, layer.alpha)
-    return result
+    return build.mul(inner, layer.alpha)
 
 
 def _relu(layer: Activation, x: Value, build: SiteBuilder, share: str) -> Value:
     del layer, share
-    result: Value = build.op("relu", x)
-    return result
+    return build.op("relu", x)
 
 
 def _leaky_relu(layer: Activation, x: Value, build: SiteBuilder, share: str) -> Value:
     del share
     negative = build.mul(build.op("clip", x, high=0.0), layer.alpha)
-    result: Value = build.add(build.op("relu", x), negative)
-    return result
+    return build.add(build.op("relu", x), negative)
 
 
 def _affine(layer: Activation, x: Value, build: SiteBuilder, share: str) -> Value:
     del share
-    result: Value = build.add(build.mul(x, layer.alpha), layer.beta)
-    return result
+    return build.add(build.mul(x, layer.alpha), layer.beta)
 
 
 def _hard_sigmoid(layer: Activation, x: Value, build: SiteBuilder, share: str) -> Value:
     line = _affine(layer, x, build, share)
-    result: Value = build.op("clip", line, low=0.0, high=1.0)
-    return result
+    return build.op("clip", line, low=0.0, high=1.0)
 
 
 def _softsign(layer: Activation, x: Value, build: SiteBuilder, share: str) -> Value:
     del layer, share
-    result: Value = build.div(x, build.add(build.op("abs", x), 1.0))
-    return result
+    return build.div(x, build.add(build.op("abs", x), 1.0))
 
 
 def _softplus(layer: Activation, x: Value, build: SiteBuilder, share: str) -> Value:
     del layer
     tail = build.function("softplus_tail", build.op("abs", x), replaces="log", share=share)
-    result: Value = build.add(build.op("relu", x), tail)
-    return result
+    return build.add(build.op("relu", x), tail)
 
 
 def _elu(layer: Activation, x: Value, build: SiteBuilder, share: str) -> Value:

@@ -37,8 +37,7 @@ class Parameters:
             rows = np.ascontiguousarray(stored[self._direction][first:last].T)
             return self._constant(rows, value)
         rows_value = self._sliced(value, first, last)
-        result: Value = self._build.op("transpose", rows_value, perm=[1, 0])
-        return result
+        return self._build.op("transpose", rows_value, perm=[1, 0])
 
     def vector(self, index: int, first: int, last: int) -> Value | None:
         """Entries `first` to `last` of an optional (directions, n) input; None if it is absent."""
@@ -64,8 +63,7 @@ class Parameters:
             return self._constant(total, value)
         first_value = self._sliced(value, 0, both // 2)
         if gates == self.gates:
-            result: Value = self._build.add(first_value, self._sliced(value, both // 2, both))
-            return result
+            return self._build.add(first_value, self._sliced(value, both // 2, both))
         cut = gates * hidden
         shared = self._build.add(
             self._sliced(value, 0, cut), self._sliced(value, both // 2, both // 2 + cut)
@@ -91,8 +89,7 @@ class Parameters:
         if directions == 1:
             return value
         here = self._direction
-        result: Value = self._build.op("slice", value, start=here, stop=here + 1, axis=0)
-        return result
+        return self._build.op("slice", value, start=here, stop=here + 1, axis=0)
 
     def _value(self, index: int) -> Value:
         value = self._inputs[index]
@@ -105,12 +102,10 @@ class Parameters:
         one = self._build.op("squeeze", one, axes=(0,))
         if last is None:
             return one
-        result: Value = self._build.op("slice", one, start=first or 0, stop=last, axis=0)
-        return result
+        return self._build.op("slice", one, start=first or 0, stop=last, axis=0)
 
     def _concat(self, values: list[Value]) -> Value:
-        result: Value = self._build.op("concat", *values, axis=0)
-        return result
+        return self._build.op("concat", *values, axis=0)
 
     def _constant(self, array: np.ndarray, like: Value) -> Value:
         return self._build.constant(array, like.dtype or "float32")

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from odp.passes.norm_patterns import inverse_deviation, normalise, rewrite_normalise
-from odp.rewriter.graph import Value
 from odp.rewriter.pattern import Match, Pattern, op, variable
 from odp.rewriter.rewrite_pass import COMPOSITE, Pass, Refusal, Replacement
 from odp.rewriter.site import SiteBuilder
@@ -45,7 +44,7 @@ class RmsNorm(Pass):
             raise Refusal("the rank of the input is not known at rewriting time")
         variance = build.reduce("mean", build.mul(x, x), axes)
         inverse = inverse_deviation(variance, root.attributes["epsilon"], build)
-        normalised: Value = build.mul(x, inverse)
+        normalised = build.mul(x, inverse)
         result = normalised if scale is None else build.mul(normalised, scale)
         if root.op == "rms_norm":
             return result

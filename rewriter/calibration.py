@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from odp.rewriter.execution import Feed, Session, watch_with_reference
 from odp.rewriter.graph import Builder, Value
 from odp.rewriter.manager import rewrite_graph

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
+
 from odp.approximations.errors import OdpError
 
 __all__ = ["Feed", "Session", "watch_with_reference"]
@@ -44,7 +45,7 @@ class Session:
         options.log_severity_level = 4
         self._shared: list[Any] = []
         with _extra_outputs(model, watched), _externalised(model) as large:
-            for name, array in large.items():
+            for array in large.values():
                 tensor = onnxruntime.OrtValue.ortvalue_from_numpy(array)
                 self._shared.append((array, tensor))
             if large:
@@ -88,7 +89,7 @@ def watch_with_reference(
     from onnx.reference import ReferenceEvaluator
     from onnx.reference.op_run import OpRun
 
-    class Observe(OpRun):  # type: ignore[misc]
+    class Observe(OpRun):
         op_domain = "odp"
 
         def _run(self, x: NDArray[Any], label: str | None = None) -> tuple[NDArray[Any]]:
@@ -151,7 +152,12 @@ def _externalised(model: ir.Model) -> Any:
         large[name] = np.ascontiguousarray(tensor.numpy())
         originals.append((value, tensor))
         value.const_value = ir.ExternalTensor(
-            "in-memory", 0, tensor.nbytes, tensor.dtype, shape=tensor.shape, name=name
+            "in-memory",
+            0,
+            tensor.nbytes,
+            tensor.dtype,
+            shape=ir.Shape(large[name].shape),
+            name=name,
         )
     try:
         yield large

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from odp.approximations.expression import Expression
 
 __all__ = ["VOCABULARY", "Builder", "Graph", "Node", "Value"]

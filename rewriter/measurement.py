@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from odp.rewriter.report import Metrics
 
 __all__ = ["Outputs", "compare", "compare_output"]

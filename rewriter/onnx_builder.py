@@ -81,9 +81,9 @@ class OnnxBuilder(Builder):
 
     def expression(self, expression: Expression, x: Value) -> OnnxValue:
         narrow = x.dtype if x.dtype in _NARROW else None
-        inner: Value = self.op("cast", x, dtype="float32") if narrow else x
+        inner = self.op("cast", x, dtype="float32") if narrow else _onnx(x)
         result = expression.emit(_OnnxAlgebra(self, inner.dtype or "float32"), x=inner)
-        return self.op("cast", result, dtype=narrow) if narrow else self._graph.value(result.native)
+        return self.op("cast", result, dtype=narrow) if narrow else result
 
     def _node(
         self,
@@ -92,7 +92,7 @@ class OnnxBuilder(Builder):
         attributes: Mapping[str, Any],
         count: int = 1,
     ) -> tuple[OnnxValue, ...]:
-        natives = [None if value is None else value.native for value in inputs]  # type: ignore[attr-defined]
+        natives = [None if value is None else _onnx(value).native for value in inputs]
         name = self._graph.fresh_name(f"{self._prefix}/{kind}")
         native = ir.node(
             kind,
@@ -149,7 +149,7 @@ class OnnxBuilder(Builder):
             while limits and limits[-1] is None:
                 limits.pop()
             outputs = self._node("Clip", [x, *limits], {})
-        outputs[0].native.shape = x.native.shape  # type: ignore[attr-defined]
+        outputs[0].native.shape = _onnx(x).native.shape
         return outputs
 
     def _emit_cast(
@@ -237,24 +237,31 @@ class _OnnxAlgebra:
     def constant(self, value: Fraction) -> OnnxValue:
         return self._builder.constant(float(value), self._dtype)
 
-    def add(self, a: Value, b: Value) -> OnnxValue:
+    def add(self, a: OnnxValue, b: OnnxValue) -> OnnxValue:
         return self._binary("add", a, b)
 
-    def sub(self, a: Value, b: Value) -> OnnxValue:
+    def sub(self, a: OnnxValue, b: OnnxValue) -> OnnxValue:
         return self._binary("sub", a, b)
 
-    def mul(self, a: Value, b: Value) -> OnnxValue:
+    def mul(self, a: OnnxValue, b: OnnxValue) -> OnnxValue:
         return self._binary("mul", a, b)
 
-    def div(self, a: Value, b: Value) -> OnnxValue:
+    def div(self, a: OnnxValue, b: OnnxValue) -> OnnxValue:
         return self._binary("div", a, b)
 
-    def _binary(self, name: str, a: Value, b: Value) -> OnnxValue:
+    def _binary(self, name: str, a: OnnxValue, b: OnnxValue) -> OnnxValue:
         result = self._builder.op(name, a, b)
         # Both operands have the shape of the variable, or are scalars.
         wider = b if a.shape == () else a
-        result.native.shape = wider.native.shape  # type: ignore[attr-defined]
+        result.native.shape = wider.native.shape
         return result
+
+
+def _onnx(value: Value) -> OnnxValue:
+    from odp.rewriter.onnx_graph import OnnxValue
+
+    assert isinstance(value, OnnxValue)
+    return value
 
 
 def _inherited(node: ir.Node) -> dict[str, str]:

@@ -80,7 +80,8 @@ class ConstantEvaluator:
             for domain, version in self._model.graph.opset_imports.items()
         ]
         proto = onnx.helper.make_model(graph, opset_imports=opsets)
-        return np.asarray(ReferenceEvaluator(proto).run(None, {})[0])
+        results: Any = ReferenceEvaluator(proto).run(None, {})
+        return np.asarray(results[0])
 
 
 def _is_pure(node: ir.Node) -> bool:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ast
 import collections
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
+
 from odp.rewriter.graph import Graph, Node, Value
 from odp.rewriter.onnx_builder import OnnxBuilder
 from odp.rewriter.onnx_evaluation import ConstantEvaluator
@@ -51,7 +52,7 @@ class OnnxValue(Value):
 
     @property
     def shape(self) -> tuple[int | None, ...] | None:
-        shape = self.native.shape
+        shape: Iterable[object] | None = self.native.shape
         if shape is None and self.native.const_value is not None:
             shape = self.native.const_value.shape
         if shape is None:

@@ -34,7 +34,7 @@ def parse_passes(text: str, available: Mapping[str, type[Pass]]) -> list[Pass]:
         The passes in the order typed, `all` in alphabetical order, none twice.
 
     Raises:
-        PassOptionError: one line that says which name or option is wrong, and the nearest right one.
+        PassOptionError: one line that says which name or option is wrong, and the nearest one.
     """
     chosen: dict[str, Pass] = {}
     for name, options in _items(text):

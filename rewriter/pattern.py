@@ -294,7 +294,7 @@ _anonymous = itertools.count()
 
 
 def _look_through(value: Value) -> Value:
-    """Skip identities and casts between floating-point types: they do not change the mathematics."""
+    """Skip identities and casts between floating-point types: the mathematics stays the same."""
     while True:
         node = value.producer
         if node is None or node.op not in ("identity", "cast") or not node.inputs:

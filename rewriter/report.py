@@ -73,7 +73,7 @@ class ApproximantRecord:
         latex: the expression in LaTeX, or an empty string where it would be too long to read.
         domain: the interval on which the errors below hold.
         absolute_error: largest absolute error on `domain`, in real arithmetic.
-        relative_error: largest relative error on `domain`; None where the function has a zero there.
+        relative_error: likewise relative; None where the function has a zero on `domain`.
         error_kind: `certified` (proven bound) or `measured` (maximum over a dense grid).
         float32_error: largest absolute error on the grid when evaluated in float32.
         safe_interval: the interval on which the expression stays sane, a superset of `domain`;

@@ -17,6 +17,7 @@ from typing import Any
 import jinja2
 import numpy as np
 from markupsafe import Markup
+
 from odp.rewriter.report import (
     ApproximantRecord,
     Histogram,

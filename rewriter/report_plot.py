@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from markupsafe import Markup, escape
+
 from odp.rewriter.report import ApproximantRecord, Histogram
 
 __all__ = ["Scale", "approximant_figure", "error_is_relative", "rebin", "sparkline"]

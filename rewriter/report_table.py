@@ -6,6 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
 from odp.rewriter.report import Metrics, PassRecord, Report, Skipped
 from odp.rewriter.report_summary import (
     SiteGroup,
@@ -21,10 +26,6 @@ from odp.rewriter.report_summary import (
     sites_of_pass,
     worst_error,
 )
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 __all__ = ["PassSummary", "render", "render_explanations", "render_passes_list"]
 

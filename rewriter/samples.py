@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ class Samples:
     """
 
     source: str
-    feeds: list[Feed]
+    feeds: Sequence[Feed]
 
     def __len__(self) -> int:
         return len(self.feeds)
@@ -131,8 +131,14 @@ def _inputs(model: ir.Model) -> dict[str, tuple[tuple[int, ...], str]]:
         name = value.name or ""
         if name in model.graph.initializers or value.dtype is None or value.shape is None:
             continue
-        found[name] = (tuple(int(extent) for extent in value.shape), numpy_name(value.dtype))
+        found[name] = (static_shape(value), numpy_name(value.dtype))
     return found
+
+
+def static_shape(value: ir.Value) -> tuple[int, ...]:
+    """The extents of an input, all of which are known once shapes are frozen."""
+    assert value.shape is not None
+    return tuple(extent for extent in value.shape if isinstance(extent, int))
 
 
 def _split(
@@ -190,7 +196,7 @@ def _table_rows(value: ir.Value) -> int:
             if node.op_type == "Gather" and index == 1 and node.inputs[0] is not None:
                 table = node.inputs[0].const_value
                 if table is not None:
-                    return int(table.shape[0])
+                    return int(str(table.shape[0]))
             elif node.op_type in ("Cast", "Reshape", "Unsqueeze", "Squeeze") and node not in seen:
                 seen.add(node)
                 pending.extend(node.outputs)

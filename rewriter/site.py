@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from odp.approximations.expression import Expression
 from odp.approximations.interval import Interval
 from odp.rewriter.graph import Builder, Graph, Node, Value
 from odp.rewriter.pattern import Match
@@ -84,11 +84,8 @@ class Outcome:
     notes: list[str] = field(default_factory=list)
 
 
-class SiteBuilder:
-    """A `Builder` that can also emit functions; one for each match.
-
-    All operations of `Builder` are available: `build.mul(x, 0.5)`.
-    """
+class SiteBuilder(Builder):
+    """A `Builder` that can also emit functions; one for each match."""
 
     def __init__(
         self,
@@ -110,8 +107,19 @@ class SiteBuilder:
         self._used: dict[str, int] = {}
         self._builder = graph.builder(match.root, self._tags(self._prefix))
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._builder, name)
+    def op(self, name: str, *inputs: Value | None, **attributes: Any) -> Value:
+        return self._builder.op(name, *inputs, **attributes)
+
+    def op_with_outputs(
+        self, name: str, count: int, *inputs: Value | None, **attributes: Any
+    ) -> tuple[Value, ...]:
+        return self._builder.op_with_outputs(name, count, *inputs, **attributes)
+
+    def constant(self, array: Any, dtype: str) -> Value:
+        return self._builder.constant(array, dtype)
+
+    def expression(self, expression: Expression, x: Value) -> Value:
+        return self._builder.expression(expression, x)
 
     def function(
         self,
@@ -204,7 +212,7 @@ class SiteBuilder:
                 label = f"{function}.{self._used[function]}"
         return f"{self._prefix}/{label}"
 
-    def _tags(self, site_id: str) -> Mapping[str, str]:
+    def _tags(self, site_id: str) -> dict[str, str]:
         return {"odp.pass": self._request.typed, "odp.site": site_id}
 
 

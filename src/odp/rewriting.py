@@ -12,7 +12,6 @@ import odp
 from odp.approximations.errors import OdpError
 
 if TYPE_CHECKING:
-    import numpy as np
     import onnx
     import onnx_ir as ir
     from numpy.typing import NDArray
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from odp.rewriter.report import Metrics, Report, Skipped
     from odp.rewriter.rewrite_pass import Pass
     from odp.rewriter.samples import Samples
-    from odp.rewriter.selection import Defaults, Selection
+    from odp.rewriter.selection import Selection
     from odp.rewriter.site import Request, Site
 
     Calibration = str | Path | Mapping[str, NDArray[Any]] | None
@@ -153,7 +152,7 @@ def rewrite(
             inputs={k: list(v.shape) for k, v in feeds.feeds[0].items()} if len(feeds) else {},
             ops_before=before.operations(),
             ops_after=lowered.operations(),
-            transcendental_before=before.transcendental() or found,
+            transcendental_before=found,
             transcendental_after=lowered.transcendental(),
         ),
         calibration={"source": feeds.source, "samples": len(feeds), "margin": margin},

@@ -43,7 +43,7 @@ def _run(command: click.Command, arguments: Sequence[str] | None, name: str) -> 
             prog_name=name,
             standalone_mode=False,
         )
-    except click.exceptions.Abort:
+    except click.Abort:
         sys.exit(_complain("interrupted; nothing was written", INTERRUPTED))
     except KeyboardInterrupt:
         sys.exit(_complain("interrupted; nothing was written", INTERRUPTED))

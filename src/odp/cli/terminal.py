@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 if TYPE_CHECKING:
+    from odp.rewriter.rewrite_pass import Pass
     from odp.rewriting import RewriteResult, Stage
 
 __all__ = ["Terminal"]
@@ -39,16 +41,16 @@ class Terminal:
         if self.quiet or not self.errors.is_terminal:
             yield lambda what, done, total: None
             return
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+        from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
         columns = (TextColumn("{task.description:24}"), BarColumn(), TimeElapsedColumn())
         with Progress(*columns, console=self.errors, transient=True) as bars:
-            tasks: dict[str, object] = {}
+            tasks: dict[str, TaskID] = {}
 
             def advance(what: str, done: int, total: int) -> None:
                 if what not in tasks:
                     tasks[what] = bars.add_task(_STAGES.get(what, what), total=total)
-                bars.update(tasks[what], completed=done, total=total)  # type: ignore[arg-type]
+                bars.update(tasks[what], completed=done, total=total)
 
             yield advance
 
@@ -62,12 +64,19 @@ class Terminal:
         """Print every pass with what it does and its own options."""
         from odp.passes import registry
         from odp.rewriter.report_table import PassSummary, render_passes_list
+        from odp.rewriter.rewrite_pass import Pass
 
+        shared = {option.name for option in fields(Pass)}
         summaries = [
-            PassSummary(name, kind.summary(), tuple(field.name for field in fields(kind)))
+            PassSummary(name, kind.summary(), _own_options(kind, shared))
             for name, kind in registry().items()
         ]
         render_passes_list(summaries, self.console)
+        self.console.print("\nOptions of every pass, as in 'exp{error=1e-6,scheme=pade}':\n")
+        for line in _documented_options(inspect.getdoc(Pass) or ""):
+            self.console.print(f"  {line}", highlight=False)
+        others = ", ".join(name for name, kind in registry().items() if not kind.in_all)
+        self.console.print(f"\n'all' stands for every pass except {others}.")
 
     def show(self, result: RewriteResult, target: Path, reports: Sequence[Path]) -> None:
         """Print the report, near misses, and where everything was written."""
@@ -92,3 +101,12 @@ class Terminal:
 
     def _wrote(self, path: Path) -> None:
         self.console.print(f"wrote {escape(str(path))}", soft_wrap=True, highlight=False)
+
+
+def _own_options(kind: type[Pass], shared: set[str]) -> dict[str, object]:
+    return {field.name: field.default for field in fields(kind) if field.name not in shared}
+
+
+def _documented_options(documentation: str) -> list[str]:
+    """The lines of the section `Attributes` of a docstring."""
+    return [line.strip() for line in documentation.partition("Attributes:")[2].splitlines() if line]
