@@ -280,7 +280,8 @@ class Expression:
         """
         own: dict[str, Expression] = {name: variable(name) for name in self.variables}
         given = {name: _as_expression(value) for name, value in replacements.items()}
-        return self.emit(OperatorAlgebra(constant), **(own | given))
+        algebra: Algebra[Expression] = OperatorAlgebra(constant)
+        return self.emit(algebra, **(own | given))
 
     def to_sympy(self) -> Any:
         """The same expression as a sympy expression with exact rational constants."""
@@ -395,7 +396,7 @@ def _binary(op: Operation, left: object, right: object) -> Expression:
     """One operation, with constants folded and neutral elements removed."""
     for operand in (left, right):
         if not isinstance(operand, Expression) and not _is_number(operand):
-            return NotImplemented
+            return NotImplemented  # type: ignore[no-any-return]  # Python then tries the other side
     a = _as_expression(cast("Expression | Number", left))
     b = _as_expression(cast("Expression | Number", right))
     if op == "div" and b.op == "constant" and b.value == 0:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
 from odp.approximations.errors import ApproximationError
 from odp.approximations.interval import Interval
 

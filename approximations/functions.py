@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
+
 from odp.approximations.errors import ApproximationError
 from odp.approximations.function import Function
 from odp.approximations.interval import Interval

@@ -8,6 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
+
 from odp.approximations.algebras import denominators
 from odp.approximations.expression import Expression
 from odp.approximations.function import Function

@@ -10,7 +10,8 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.polynomial import Chebyshev, Polynomial
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+
 from odp.approximations.expression import Expression, constant
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "chebyshev_nodes",
     "clenshaw",
     "float32_constant",
+    "full_length",
     "horner",
     "interpolate",
 ]
@@ -75,7 +77,8 @@ def clenshaw(coefficients: Sequence[float], t: Expression) -> Expression:
 @lru_cache(maxsize=128)
 def chebyshev_nodes(count: int) -> Array:
     """The `count` Chebyshev points of the first kind on [-1, 1]."""
-    return np.cos((2 * np.arange(count) + 1) * (math.pi / (2 * count)))
+    nodes: Array = np.cos((2 * np.arange(count) + 1) * (math.pi / (2 * count)))
+    return nodes
 
 
 @lru_cache(maxsize=128)
@@ -126,7 +129,7 @@ class Variable:
     def monomials(self, coefficients: Array) -> Array:
         """Ascending coefficients in `base` of a Chebyshev series in the normalised variable."""
         series = Chebyshev(coefficients, domain=[self.lo, self.hi])
-        return _full(series.convert(kind=Polynomial).coef, len(coefficients))
+        return full_length(series.convert(kind=Polynomial).coef, len(coefficients))
 
     def raw(self, coefficients: Array) -> Expression:
         """The Chebyshev series as Horner in `base` itself: no multiplication to normalise."""
@@ -136,15 +139,16 @@ class Variable:
         """The Chebyshev series as Horner in the normalised variable."""
         t, bounds = self.normalised()
         series = Chebyshev(coefficients, domain=bounds).convert(kind=Polynomial)
-        return horner(_full(series.coef, len(coefficients)).tolist(), t)
+        return horner(full_length(series.coef, len(coefficients)).tolist(), t)
 
     def clenshaw(self, coefficients: Array) -> Expression:
         """The Chebyshev series by Clenshaw's recurrence in the normalised variable."""
         t, bounds = self.normalised()
         series = Chebyshev(coefficients, domain=bounds).convert(kind=Chebyshev, domain=[-1, 1])
-        return clenshaw(_full(series.coef, len(coefficients)).tolist(), t)
+        return clenshaw(full_length(series.coef, len(coefficients)).tolist(), t)
 
 
-def _full(coefficients: Array, count: int) -> Array:
-    """Numpy drops trailing zeros; put them back."""
-    return np.concatenate([coefficients, np.zeros(count - len(coefficients))])
+def full_length(coefficients: ArrayLike, count: int) -> Array:
+    """Coefficients with the trailing zeros that numpy.polynomial drops put back."""
+    given = np.asarray(coefficients, dtype=np.float64)
+    return np.concatenate([given, np.zeros(count - len(given))])

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 import numpy as np
+
 from odp.approximations.approximant import Parameters
 from odp.approximations.expression import Expression, variable
 from odp.approximations.function import Function

@@ -13,6 +13,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.polynomial import chebyshev as series
 from numpy.typing import NDArray
+
 from odp.approximations.approximant import Parameters
 from odp.approximations.expression import Expression, variable
 from odp.approximations.function import Function
@@ -153,7 +154,7 @@ def _coefficients(
     whole[(0 if odd else 1) :: 2] = 0.0
     x = np.sqrt(square.points(nodes))
     values = series.chebval(x / magnitude, whole)
-    return interpolate(values / x if odd else values)
+    return interpolate(np.asarray(values / x if odd else values, dtype=np.float64))
 
 
 def _squared(request: Request) -> Iterator[Candidate]:

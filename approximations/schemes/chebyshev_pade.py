@@ -24,6 +24,7 @@ import numpy as np
 from numpy.polynomial import Chebyshev, Polynomial
 from numpy.polynomial import chebyshev as series
 from numpy.typing import NDArray
+
 from odp.approximations.approximant import Parameters
 from odp.approximations.expression import Expression, variable
 from odp.approximations.function import Function
@@ -34,6 +35,7 @@ from odp.approximations.polynomials import (
     chebyshev_nodes,
     clenshaw,
     float32_constant,
+    full_length,
     horner,
 )
 from odp.approximations.schemes.scheme import Candidate, Request, Scheme
@@ -44,7 +46,9 @@ Array = NDArray[np.float64]
 
 _LARGEST_TYPE = 11
 _REWEIGHTINGS = 5
-_NODES = 400
+_NODES = 200
+# Reweighting gains up to a factor of 3 or so after the second time.
+_HOPELESS = 20.0
 _WIDE_RATIO = 1e4
 _BRANCH_GAP = 1e-12
 
@@ -86,10 +90,11 @@ def _types() -> list[tuple[int, int]]:
 
 @dataclass(frozen=True)
 class _Fit:
-    """Numerator and denominator as monomials in u, ascending, and the error at the nodes."""
+    """Chebyshev coefficients in the variable of `scale`, and the error at the nodes."""
 
     m: int
     n: int
+    scale: float
     numerator: Array
     denominator: Array
     error: float
@@ -100,6 +105,7 @@ class _Problem:
 
     def __init__(self, request: Request) -> None:
         function, domain = request.function, request.domain
+        self.error = request.error
         self.function, self.domain, self.relative = function, domain, request.relative
         centre = function.centre
         symmetric = domain.contains(0.0) and not function.singularities
@@ -150,9 +156,9 @@ class _Problem:
         if moebius and m > n:
             return None
         s = chebyshev_nodes(_NODES)
-        origin = 0.0 if v.lo >= 0 else v.lo
+        origin = min(v.lo, 0.0)
         if moebius:
-            lo, hi = ((w - origin - scale) / (w - origin + scale) for w in (v.lo, v.hi))
+            lo, hi = self._moebius_bounds(scale)
             t = (lo + hi) / 2 + (hi - lo) / 2 * s
             u = np.clip(origin + scale * (1 + t) / (1 - t), v.lo, v.hi)
             if v.lo > 0 and v.hi / v.lo > _WIDE_RATIO:
@@ -171,35 +177,56 @@ class _Problem:
             t, u = s, v.points(s)
         x = np.sqrt(u) if self.odd or self.even else u
         whole = self.function.numpy(x)
-        target = (whole - float(self.shift)) / x if self.odd else whole
-        weight = x.copy() if self.odd else np.ones_like(x)
+        target: Array = (whole - float(self.shift)) / x if self.odd else whole
+        weight: Array = np.asarray(x, dtype=np.float64).copy() if self.odd else np.ones_like(x)
         if self.relative:
-            weight = weight / np.abs(whole)
+            weight /= np.abs(whole)
         if not (np.isfinite(target).all() and np.isfinite(weight).all()):
             return None
         # (1 - t) = 2 g / (u + g) lowers the degree of the numerator in u.
         factor = (1 - t) ** (n - m) if moebius else 1.0
         numerator_basis = series.chebvander(s, m) * (np.ones_like(t) * factor)[:, None]
-        denominator_basis = series.chebvander(s, n)
-        solved = _solve(numerator_basis, denominator_basis, target, weight)
+        denominator_basis: Array = np.asarray(series.chebvander(s, n), dtype=np.float64)
+        solved = _solve(numerator_basis, denominator_basis, target, weight, self.error)
         if solved is None:
             return None
         p, q, error = solved
-        if moebius:
-            numerator = _moebius_to_monomials(p, lo, hi, origin, scale)
-            numerator *= (2 * scale) ** (n - m)
-            denominator = _moebius_to_monomials(q, lo, hi, origin, scale)
+        return _Fit(m, n, scale, p, q, error)
+
+    def _monomials(self, fit: _Fit) -> tuple[Array, Array]:
+        """Ascending coefficients in u, the denominator's last being 1."""
+        v = self.variable
+        if math.isfinite(fit.scale):
+            lo, hi = self._moebius_bounds(fit.scale)
+            origin = min(v.lo, 0.0)
+            numerator = _moebius_to_monomials(fit.numerator, lo, hi, origin, fit.scale)
+            numerator *= (2 * fit.scale) ** (fit.n - fit.m)
+            denominator = _moebius_to_monomials(fit.denominator, lo, hi, origin, fit.scale)
         else:
-            numerator, denominator = v.monomials(p), v.monomials(q)
+            numerator, denominator = v.monomials(fit.numerator), v.monomials(fit.denominator)
         if denominator[-1] == 0 or not np.isfinite([*numerator, *denominator]).all():
-            return None
-        return _Fit(m, n, numerator / denominator[-1], denominator / denominator[-1], error)
+            raise CoefficientRangeError("the denominator has a lower degree than its type")
+        return numerator / denominator[-1], denominator / denominator[-1]
+
+    def _moebius_bounds(self, scale: float) -> tuple[float, float]:
+        """The range of (w - g)/(w + g), w being u from the lower end of its range or from 0."""
+        origin = min(self.variable.lo, 0.0)
+        lo, hi = (
+            (w - origin - scale) / (w - origin + scale)
+            for w in (self.variable.lo, self.variable.hi)
+        )
+        return lo, hi
 
     def expressions(self, fit: _Fit, request: Request) -> Iterator[Candidate]:
         """The forms of evaluation of one rational function."""
         base = self.cost(fit.m, fit.n)
+        v = self.variable
+        decades = v.lo > 0 and v.hi / v.lo > _WIDE_RATIO
         for form, extra in (("raw", 0), ("scaled", 1), ("horner", 2), ("clenshaw", 2)):
             if not request.wants(base + extra, form=form):
+                continue
+            if decades and form in ("horner", "clenshaw"):
+                # Over many decades an affine variable has no digits left for the small end.
                 continue
             try:
                 expression = self._assemble(fit, form)
@@ -214,7 +241,7 @@ class _Problem:
 
     def _assemble(self, fit: _Fit, form: str) -> Expression:
         v = self.variable
-        numerator, denominator = fit.numerator, fit.denominator
+        numerator, denominator = self._monomials(fit)
         x = variable("x")
         if form == "raw":
             p, q = (horner(c.tolist(), v.base) for c in (numerator, denominator))
@@ -232,9 +259,13 @@ class _Problem:
             t, bounds = v.normalised()
             slope = (v.hi - v.lo) / (bounds[1] - bounds[0])
             inverse = Polynomial([v.lo - slope * bounds[0], slope])
-            parts = [_pad(Polynomial(c)(inverse).coef, len(c)) for c in (numerator, denominator)]
+            parts = [
+                full_length(Polynomial(c)(inverse).coef, len(c)) for c in (numerator, denominator)
+            ]
             if form == "clenshaw":
-                parts = [_pad(Polynomial(c).convert(kind=Chebyshev).coef, len(c)) for c in parts]
+                parts = [
+                    full_length(Polynomial(c).convert(kind=Chebyshev).coef, len(c)) for c in parts
+                ]
             build = horner if form == "horner" else clenshaw
             parts = [c / parts[1][-1] for c in parts]
             p, q = (build(c.tolist(), t) for c in parts)
@@ -242,35 +273,33 @@ class _Problem:
         return quotient + float32_constant(self.shift)
 
 
-def _pad(coefficients: Array, count: int) -> Array:
-    return np.concatenate([coefficients, np.zeros(count - len(coefficients))])
-
-
 def _moebius_to_monomials(
     coefficients: Array, lo: float, hi: float, origin: float, scale: float
 ) -> Array:
     """(w + g)^n C((w - g)/(w + g)) as ascending coefficients in u = w + origin."""
     t_series = Chebyshev(coefficients, domain=[lo, hi]).convert(kind=Polynomial, domain=[-1, 1])
-    in_t = _pad(t_series.coef, len(coefficients))
+    in_t = full_length(t_series.coef, len(coefficients))
     n = len(in_t) - 1
     minus, plus = Polynomial([-scale - origin, 1.0]), Polynomial([scale - origin, 1.0])
     total = Polynomial([0.0])
     for power, coefficient in enumerate(in_t):
         total = total + coefficient * minus**power * plus ** (n - power)
-    return _pad(total.coef, n + 1)
+    return full_length(total.coef, n + 1)
 
 
 def _solve(
-    numerator_basis: Array, denominator_basis: Array, target: Array, weight: Array
+    numerator_basis: Array, denominator_basis: Array, target: Array, weight: Array, wanted: float
 ) -> tuple[Array, Array, float] | None:
     """Reweighted linear least squares for P - f Q; None where the denominator changes sign."""
     columns = numerator_basis.shape[1]
     matrix = np.hstack([numerator_basis, -target[:, None] * denominator_basis])
-    # Columns of very different size (a function over many decades) would spoil the SVD.
     reweight = np.ones_like(target)
     best: tuple[Array, Array, float] | None = None
-    for _ in range(_REWEIGHTINGS):
+    for iteration in range(_REWEIGHTINGS):
+        if iteration > 1 and best is not None and best[2] > _HOPELESS * wanted:
+            break
         system = matrix * (weight * reweight)[:, None]
+        # Columns of very different size (a function over many decades) would spoil the SVD.
         norms = np.linalg.norm(system, axis=0)
         norms[norms == 0] = 1.0
         try:

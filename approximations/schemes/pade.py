@@ -264,7 +264,7 @@ def _power_of_two_scale(request: Request, p: list[float], k: int) -> Fraction:
             largest = max(largest, abs(sum(c * (sign * x) ** i for i, c in enumerate(p))))
     exponent = 2**k * (2 if request.function.name == "mish_gate" else 1)
     shift = math.floor(118 / exponent - math.log2(largest))
-    return Fraction(2) ** min(shift, 0)
+    return Fraction(1, 2 ** max(-shift, 0))
 
 
 def _at_point(request: Request) -> Iterator[Candidate]:

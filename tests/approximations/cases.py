@@ -75,7 +75,7 @@ WIDE: list[tuple[str, tuple[float, float], float]] = [
     ("cosh", (-10, 10), 1e-5),
     ("asin", (-0.9, 0.9), 1e-5),
     ("acos", (-0.9, 0.9), 1e-5),
-    ("asin", (-1, 1), 3e-3),
+    ("asin", (-1, 1), 2e-3),
     ("atan", (-5, 5), 1e-5),
     ("atan", (-100, 100), 1e-5),
     ("asinh", (-10, 10), 1e-5),
