@@ -29,7 +29,8 @@ __all__ = ["VOCABULARY", "Builder", "Graph", "Node", "Value"]
 VOCABULARY: frozenset[str] = frozenset(
     {
         # arithmetic and comparison
-        *("add", "sub", "mul", "div", "neg", "abs", "relu", "max", "min", "clip", "where"),
+        *("add", "sub", "mul", "div", "neg", "abs", "relu", "max", "min", "clip"),
+        *("where", "greater"),
         # elementary functions
         *("exp", "log", "sqrt", "reciprocal", "pow", "erf", "sin", "cos", "tan", "sinh", "cosh"),
         *("asin", "acos", "atan", "asinh", "acosh", "atanh"),
@@ -40,16 +41,12 @@ VOCABULARY: frozenset[str] = frozenset(
         *("reduce_log_sum_exp", "reduce_sum_square"),
         # composites over axes
         *("softmax", "log_softmax", "layer_norm", "rms_norm", "group_norm", "instance_norm"),
-        *(
-            "skip_layer_norm",
-            "skip_rms_norm",
-            "lp_norm",
-            "local_response_norm",
-            "mean_variance_norm",
-        ),
-        *("attention", "lstm", "gru", "rnn", "cross_entropy"),
+        *("skip_layer_norm", "skip_rms_norm", "lp_norm", "local_response_norm"),
+        *("lstm", "gru", "rnn", "lp_pool", "global_lp_pool"),
+        # linear maps
+        *("matmul", "conv"),
         # movement of data
-        *("matmul", "reshape", "transpose", "expand", "slice", "concat", "squeeze", "unsqueeze"),
+        *("reshape", "transpose", "expand", "slice", "concat", "squeeze", "unsqueeze"),
         *("gather", "cast", "identity", "split", "tile"),
     }
 )

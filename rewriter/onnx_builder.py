@@ -170,6 +170,13 @@ class OnnxBuilder(Builder):
         outputs[0].native.type = inputs[1].native.type  # type: ignore[union-attr]
         return outputs
 
+    def _emit_greater(
+        self, inputs: Sequence[Value | None], attributes: Mapping[str, Any], count: int
+    ) -> tuple[OnnxValue, ...]:
+        outputs = self._node("Greater", inputs, attributes, count)
+        outputs[0].native.type = ir.TensorType(ir.DataType.BOOL)
+        return outputs
+
     def _emit_reshape(
         self, inputs: Sequence[Value | None], attributes: Mapping[str, Any], count: int
     ) -> tuple[OnnxValue, ...]:

@@ -1,9 +1,9 @@
 """Operators whose standard defines them by other operators, replaced by that definition.
 
-Attention hides a softmax, SoftmaxCrossEntropyLoss a log-softmax, SwiGLU a sigmoid.  The ONNX standard
-ships a function body for each of them, and once that body stands in the graph the passes find what
-they know.  Operators with a pass of their own (LayerNormalization, Gelu, ...) are left whole: a pass
-knows the domain of its parts.
+Attention hides a softmax, SoftmaxCrossEntropyLoss a log-softmax, SwiGLU a sigmoid.  The ONNX
+standard ships a function body for each of them, and once that body stands in the graph the passes
+find what they know.  Operators with a pass of their own (LayerNormalization, Gelu, ...) are left
+whole: a pass knows the domain of its parts.
 """
 
 from __future__ import annotations
@@ -145,6 +145,7 @@ def _schema_body(node: ir.Node, versions: Mapping[str, int]) -> ir.Function | No
     else:
         return None
     body = onnx.FunctionProto.FromString(payload)
+    del body.output[len(node.outputs) :]
     computed = {name for inner in body.node for name in inner.output}
     for name in set(body.output) - computed:
         # A result that this node does not ask for, and so the body does not compute.

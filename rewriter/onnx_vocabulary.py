@@ -31,7 +31,7 @@ _OPERATIONS: dict[str, str] = {
     **{op: op.lower() for op in ("Mish", "Elu", "Selu", "Celu", "Softmax", "MatMul", "Reshape")},
     **{op: op.lower() for op in ("Transpose", "Expand", "Slice", "Concat", "Squeeze", "Unsqueeze")},
     **{op: op.lower() for op in ("Gather", "Cast", "Identity", "Split", "Tile")},
-    **{op: op.lower() for op in ("Attention", "LSTM", "GRU", "RNN")},
+    **{op: op.lower() for op in ("LSTM", "GRU", "RNN", "Greater", "Conv")},
     "Swish": "silu",
     "LogSoftmax": "log_softmax",
     "ReduceMean": "reduce_mean",
@@ -49,8 +49,8 @@ _OPERATIONS: dict[str, str] = {
     "InstanceNormalization": "instance_norm",
     "LpNormalization": "lp_norm",
     "LRN": "local_response_norm",
-    "MeanVarianceNormalization": "mean_variance_norm",
-    "SoftmaxCrossEntropyLoss": "cross_entropy",
+    "LpPool": "lp_pool",
+    "GlobalLpPool": "global_lp_pool",
 }
 
 _CONTRIB_OPERATIONS: dict[str, str] = {
@@ -72,7 +72,8 @@ _TRANSCENDENTAL: frozenset[str] = frozenset(
         *("LayerNormalization", "RMSNormalization", "GroupNormalization", "InstanceNormalization"),
         *("SimplifiedLayerNormalization", "LRN", "MeanVarianceNormalization"),
         *("SoftmaxCrossEntropyLoss", "Attention", "LSTM", "GRU", "RNN"),
-        *("FlexAttention", "LinearAttention", "SwiGLU"),
+        *("LinearAttention", "SwiGLU", "MelWeightMatrix"),
+        *("HannWindow", "HammingWindow", "BlackmanWindow"),
     }
 )
 _TRANSCENDENTAL_CONTRIB: frozenset[str] = frozenset(
@@ -81,7 +82,17 @@ _TRANSCENDENTAL_CONTRIB: frozenset[str] = frozenset(
         *("SkipSimplifiedLayerNormalization", "SimplifiedLayerNormalization", "BiasSoftmax"),
         *("EmbedLayerNormalization", "SkipGroupNorm", "DynamicQuantizeLSTM", "QAttention"),
         *("Attention", "MultiHeadAttention", "GroupQueryAttention", "PackedAttention"),
-        *("DecoderMaskedMultiHeadAttention", "QLinearSigmoid", "QLinearSoftmax", "QuickGelu"),
+        *("DecoderMaskedMultiHeadAttention", "PackedMultiHeadAttention", "SparseAttention"),
+        *("QLinearSigmoid", "QLinearSoftmax", "MoE", "QMoE", "GatedRelativePositionBias"),
+    }
+)
+_TRANSCENDENTAL_ELSEWHERE: frozenset[str] = frozenset(
+    {
+        "ai.onnx.preview::FlexAttention",
+        "ai.onnx.preview.training::Adagrad",
+        "ai.onnx.preview.training::Adam",
+        "ai.onnx.ml::SVMClassifier",
+        "ai.onnx.ml::SVMRegressor",
     }
 )
 
@@ -115,14 +126,18 @@ def is_transcendental(node: ir.Node) -> bool:
     if node.domain == _MICROSOFT:
         return kind in _TRANSCENDENTAL_CONTRIB
     if node.domain not in ("", "ai.onnx"):
-        return False
+        # Classifiers end in a softmax or a logistic function if they are asked to.
+        finish = _attribute(node, "post_transform", "NONE")
+        return qualified_type(node) in _TRANSCENDENTAL_ELSEWHERE or finish not in ("NONE", 0)
     if kind == "Pow":
         exponent = constant_numbers(node.inputs[1])
         return exponent is None or any(float(value) != int(value) for value in exponent)
     if kind == "LpNormalization":
         return int(_attribute(node, "p", 2)) == 2
-    if kind == "LpPool" or kind == "GlobalLpPool":
+    if kind in ("LpPool", "GlobalLpPool"):
         return int(_attribute(node, "p", 2)) != 1
+    if kind == "CausalConvWithState":
+        return _attribute(node, "activation", "none") != "none"
     return kind in _TRANSCENDENTAL
 
 
@@ -152,8 +167,6 @@ def axes_of(node: ir.Node, version: int, rank: int | None) -> tuple[int, ...] | 
         return tuple(range(first % rank, rank))
     if kind == "LpNormalization":
         return _positive([_attribute(node, "axis", -1)], rank)
-    if kind == "MeanVarianceNormalization":
-        return _positive(_attribute(node, "axes", [0, 2, 3]), rank)
     listed: Sequence[float] | None = _attribute(node, "axes", None)
     if listed is None and len(node.inputs) > 1 and node.inputs[1] is not None:
         listed = constant_numbers(node.inputs[1])
@@ -219,10 +232,6 @@ def _lp_norm(node: ir.Node, version: int, rank: int | None) -> dict[str, Any]:
     return {"axes": axes_of(node, version, rank), "p": _attribute(node, "p", 2)}
 
 
-def _mean_variance_norm(node: ir.Node, version: int, rank: int | None) -> dict[str, Any]:
-    return {"axes": axes_of(node, version, rank)}
-
-
 def _defaults(**defaults: Any) -> Callable[[ir.Node, int, int | None], dict[str, Any]]:
     def normalise(node: ir.Node, version: int, rank: int | None) -> dict[str, Any]:
         del version, rank
@@ -243,8 +252,17 @@ _NORMALISERS: dict[str, Callable[[ir.Node, int, int | None], dict[str, Any]]] = 
     "group_norm": _group_norm,
     "instance_norm": _defaults(epsilon=1e-5),
     "lp_norm": _lp_norm,
-    "mean_variance_norm": _mean_variance_norm,
     "local_response_norm": _defaults(alpha=1e-4, beta=0.75, bias=1.0, size=1),
+    "lp_pool": _defaults(
+        p=2,
+        kernel_shape=(),
+        strides=None,
+        pads=None,
+        auto_pad=None,
+        dilations=None,
+        ceil_mode=0,
+    ),
+    "global_lp_pool": _defaults(p=2),
     **dict.fromkeys(
         ("lstm", "gru", "rnn"),
         _defaults(
