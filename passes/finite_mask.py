@@ -37,7 +37,8 @@ def finite_mask(x: Value, build: SiteBuilder) -> Value:
         return x
     replaced = _replace_upwards(x, value, build)
     if replaced:
-        build.note(f"{replaced} stored attention masks became {value:g}")
+        masks = "mask" if replaced == 1 else "masks"
+        build.note(f"{replaced} stored attention {masks} became {value:g}")
     return x
 
 

@@ -13,7 +13,7 @@ from odp.approximations.errors import OdpError
 from odp.approximations.interval import Interval
 from odp.rewriter.rewrite_pass import Pass
 
-__all__ = ["PassOptionError", "nearest", "parse_passes"]
+__all__ = ["PassOptionError", "named_passes", "nearest", "parse_passes"]
 
 _ITEM = re.compile(r"\s*(?P<name>[A-Za-z_][\w-]*)\s*(\{(?P<options>[^{}]*)\})?\s*")
 
@@ -54,6 +54,15 @@ def parse_passes(text: str, available: Mapping[str, type[Pass]]) -> list[Pass]:
     if not chosen:
         raise PassOptionError("--passes is empty: give pass names separated by commas, or 'all'")
     return list(chosen.values())
+
+
+def named_passes(text: str) -> set[str]:
+    """The names in the text of `--passes`, `all` apart.
+
+    >>> sorted(named_passes("all,exp{error=1e-6}"))
+    ['exp']
+    """
+    return {name for name, _ in _items(text)} - {"all"}
 
 
 def nearest(name: str, known: typing.Iterable[str]) -> str:

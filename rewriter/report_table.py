@@ -86,8 +86,8 @@ def render(report: Report, console: Console) -> None:
         console.print(_sites_table(report, groups, console.width, signs))
         console.print(
             Text(
-                f"{signs.certified} certified on the domain, {signs.measured} measured on a grid; "
-                "observed: on the calibration data",
+                f"{signs.certified} certified on the domain, {signs.measured} measured on a grid, "
+                "both in real arithmetic; observed: on the calibration data, in float32",
                 style="dim",
             )
         )
@@ -187,15 +187,23 @@ def _passes_table(report: Report, width: int, signs: _Signs) -> Table:
         _number(table, "seconds")
     approximants = approximants_by_key(report)
     for record in report.passes:
+        if _found_nothing(record):
+            continue
         worst = worst_error(sites_of_pass(report, record), approximants)
         table.add_row(*_pass_cells(record, worst, output, is_distribution, width, signs))
-    caption = "alone, cumulative: relative l2 error of the output"
+    idle = [record.name for record in report.passes if _found_nothing(record)]
+    caption = f"nothing found for {', '.join(idle)}\n" if idle else ""
+    caption += "alone, cumulative: relative l2 error of the output"
     if is_distribution:
         caption += "; KL (nats), top-1: cumulative"
     if output is not None and len(report.total) > 1:
         caption += f"; output {output}"
     table.caption = Text(caption)
     return table
+
+
+def _found_nothing(record: PassRecord) -> bool:
+    return not (record.patterns or record.folded or record.skipped)
 
 
 def _pass_cells(

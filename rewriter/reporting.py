@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -20,9 +20,16 @@ _CURVE_POINTS = 241
 
 
 def pass_records(
-    typed: Sequence[Pass], result: Result, sites: Mapping[str, Site], selection: Selection
+    typed: Sequence[Pass],
+    named: Collection[str],
+    result: Result,
+    sites: Mapping[str, Site],
+    selection: Selection,
 ) -> list[PassRecord]:
-    """One record for each pass, in the order typed, without metrics."""
+    """One record for each pass, in the order typed, without metrics.
+
+    A pass that found nothing has a record only if the user named it; `all` names none.
+    """
     records = []
     for rewrite in typed:
         outcome = result.outcomes.get(rewrite.name)
@@ -33,6 +40,9 @@ def pass_records(
             for site_id, skipped in selection.skipped.items()
             if sites[site_id].request.typed == rewrite.name
         ]
+        idle = not (outcome.patterns or outcome.folded or result.skipped.get(rewrite.name))
+        if idle and rewrite.name not in named:
+            continue
         chosen = [site_id for site_id in outcome.sites if site_id in selection.choices]
         records.append(
             PassRecord(

@@ -105,12 +105,13 @@ def rewrite(
     from odp.rewriter.calibration import calibrate
     from odp.rewriter.manager import rewrite_graph, schedule
     from odp.rewriter.onnx_graph import OnnxGraph
-    from odp.rewriter.pass_options import parse_passes
+    from odp.rewriter.pass_options import named_passes, parse_passes
     from odp.rewriter.report import ModelRecord, Report
     from odp.rewriter.reporting import approximant_records, pass_records, site_records
     from odp.rewriter.selection import Approximating, Defaults, select
 
     typed = parse_passes(passes, registry()) if isinstance(passes, str) else list(passes)
+    named = named_passes(passes) if isinstance(passes, str) else {p.name for p in typed}
     requests = schedule(typed, registry())
     if guard not in ("clip", "none"):
         raise OdpError(f"guard is 'clip' or 'none', not '{guard}'")
@@ -156,7 +157,7 @@ def rewrite(
             transcendental_after=lowered.transcendental(),
         ),
         calibration={"source": feeds.source, "samples": len(feeds), "margin": margin},
-        passes=pass_records(typed, result, sites, selection),
+        passes=pass_records(typed, named, result, sites, selection),
         sites=site_records(sites, observations, selection, keys),
         approximants=records,
     )

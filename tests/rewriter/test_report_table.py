@@ -122,7 +122,7 @@ def test_nothing_to_do_and_missing_numbers(report: Report) -> None:
     empty = Report(version="0", model=model, calibration={})
     assert "Nothing to do" in printed(empty, 80)
     empty.passes.append(PassRecord(name="exp", options={}))
-    assert "none found" in printed(empty, 80)
+    assert "nothing found for exp" in printed(empty, 80)
 
     report.total = {"logits": Metrics(math.inf, math.nan, math.nan, math.nan)}
     for record in report.passes:
