@@ -119,8 +119,9 @@ def rewrite(
 
     progress("load", 0, 1)
     original, before = _load(model)
-    graph = OnnxGraph(_prepare(original, shapes or {}))
-    found = graph.transcendental()
+    prepared = _prepare(original, shapes or {})
+    found = OnnxGraph(prepared).transcendental()
+    graph = OnnxGraph(_expand(prepared, typed))
     feeds = _samples(graph.model, calibration, samples, seed)
     progress("load", 1, 1)
 
@@ -133,7 +134,8 @@ def rewrite(
 
     reference: Outputs = []
     if measure:
-        reference = _outputs(graph.model, feeds)
+        # The model as it came, not as simplified and expanded: an error there must show, too.
+        reference = _outputs(before.model, feeds)
     isolated, cumulative = _measure(graph, requests, typed, selection, feeds, reference, progress)
     progress("rewrite", 0, 1)
     result = rewrite_graph(graph, requests, Approximating(selection), frozenset(explain))
@@ -203,6 +205,17 @@ def _prepare(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> ir.Model:
     freeze_shapes(model, shapes)
     require_static_inputs(model)
     return simplify(model, keep=is_transcendental)
+
+
+def _expand(model: ir.Model, typed: Sequence[Pass]) -> ir.Model:
+    """Write out operators, such as Attention, that the ONNX standard defines by others."""
+    from odp.backends.onnx.freeze import simplify
+    from odp.rewriter.onnx_expansion import expand_schema_functions, kinds_that_hide
+    from odp.rewriter.onnx_vocabulary import is_transcendental
+
+    if expand_schema_functions(model, kinds_that_hide(rewrite.name for rewrite in typed)):
+        return simplify(model, keep=is_transcendental)
+    return model
 
 
 def _samples(model: ir.Model, calibration: Calibration, limit: int | None, seed: int) -> Samples:
