@@ -184,7 +184,8 @@ class _Problem:
         target: Array = (whole - float(self.shift)) / x if self.odd else whole
         weight: Array = np.asarray(x, dtype=np.float64).copy() if self.odd else np.ones_like(x)
         if self.relative:
-            weight /= np.abs(whole)
+            with np.errstate(divide="ignore"):
+                weight /= np.abs(whole)
         if not (np.isfinite(target).all() and np.isfinite(weight).all()):
             return None
         # (1 - t) = 2 g / (u + g) lowers the degree of the numerator in u.
