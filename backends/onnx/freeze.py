@@ -12,6 +12,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from odp.backends.onnx.errors import OnnxError
+from odp.backends.onnx.garbage_collection import paused_collector
 from odp.backends.onnx.load import inline_functions
 from odp.backends.onnx.skeleton import large_initializers, serialise_skeleton
 
@@ -275,7 +276,7 @@ def run_shape_inference(model: ir.Model) -> ir.Model:
     Returns:
         The same model; where inference is impossible, values keep what they had.
     """
-    with _quiet("onnx_ir"):
+    with paused_collector(), _quiet("onnx_ir"):
         proto = serialise_skeleton(model)
         listed = {info.name for info in proto.graph.input}
         for value in large_initializers(model):
@@ -295,15 +296,23 @@ def _merge_types(graph: ir.Graph, proto: onnx.GraphProto) -> None:
     for node, node_proto in zip(graph, proto.node, strict=True):
         for value in node.outputs:
             info = infos.get(value.name or "")
-            if info is None or info.type.WhichOneof("value") is None:
-                continue
-            value.type = ir.serde.deserialize_type_proto_for_type(info.type)
-            shape = ir.serde.deserialize_type_proto_for_shape(info.type)
-            if shape is not None:
-                value.shape = shape
+            if info is not None:
+                _set_type(value, info)
         for attribute in node_proto.attribute:
             if attribute.type == onnx.AttributeProto.GRAPH:
-                _merge_types(node.attributes[attribute.name].as_graph(), attribute.g)
+                body = node.attributes[attribute.name].as_graph()
+                for body_input, input_proto in zip(body.inputs, attribute.g.input, strict=True):
+                    _set_type(body_input, input_proto)
+                _merge_types(body, attribute.g)
+
+
+def _set_type(value: ir.Value, info: onnx.ValueInfoProto) -> None:
+    if info.type.WhichOneof("value") is None:
+        return
+    value.type = ir.serde.deserialize_type_proto_for_type(info.type)
+    shape = ir.serde.deserialize_type_proto_for_shape(info.type)
+    if shape is not None:
+        value.shape = shape
 
 
 def simplify(model: ir.Model, *, keep: Callable[[ir.Node], bool] = is_transcendental) -> ir.Model:
@@ -337,7 +346,7 @@ def simplify(model: ir.Model, *, keep: Callable[[ir.Node], bool] = is_transcende
             return False
         return None
 
-    with _quiet("onnxscript"), _quiet("onnx_ir"):
+    with paused_collector(), _quiet("onnxscript"), _quiet("onnx_ir"):
         run_shape_inference(model)
         for _ in range(_MAX_ROUNDS):
             result = optimizer.fold_constants(

@@ -25,7 +25,7 @@ from odp.backends.onnx.legalise_emitter import RULES, Emitter, Refusal, constant
 from odp.backends.onnx.legalise_functions import NO_BODY, expand_schema_functions
 from odp.backends.onnx.legalise_types import widen_types
 from odp.backends.onnx.load import describe_node, inline_functions
-from odp.backends.onnx.opset_schemas import schema_violations
+from odp.backends.onnx.opset_schemas import schema_of, schema_violations
 
 __all__ = ["OLDEST_SOURCE_OPSET", "legalise"]
 
@@ -69,10 +69,7 @@ def legalise(model: ir.Model, opset: int = 12) -> ir.Model:
             f"cannot lower opset {source} to {opset}: the target is 12, or the model's own opset"
         )
     if source < OLDEST_SOURCE_OPSET:
-        raise LegalisationError(
-            f"the model has opset {source}; opsets before {OLDEST_SOURCE_OPSET} are not supported, "
-            "export it again or run onnx.version_converter"
-        )
+        _refuse_ancient(model, source)
     common.RemoveInitializersFromInputsPass()(model)
     run_shape_inference(model)
     offenders: list[str] = []
@@ -90,6 +87,23 @@ def legalise(model: ir.Model, opset: int = 12) -> ir.Model:
     common.RemoveUnusedNodesPass()(model)
     _settle_domains(model)
     return model
+
+
+def _refuse_ancient(model: ir.Model, source: int) -> None:
+    """Refuse operators that changed up to opset 7; rules begin there."""
+    offenders = []
+    for node in model.graph.all_nodes():
+        if node.domain == "":
+            old = schema_of(node.op_type, source)
+            new = schema_of(node.op_type, OLDEST_SOURCE_OPSET)
+            if old is None or new is None or old.since_version != new.since_version:
+                offenders.append(f"{describe_node(node)}: changed after opset {source}")
+    if offenders:
+        raise LegalisationError(
+            f"opset {source} is too old, export at opset {OLDEST_SOURCE_OPSET} or later: "
+            + "; ".join(offenders[:20]),
+            tuple(offenders),
+        )
 
 
 def _message(offenders: list[str], opset: int) -> str:

@@ -17,6 +17,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from odp.backends.onnx.errors import OnnxError
+from odp.backends.onnx.garbage_collection import paused_collector
 from odp.backends.onnx.protobuf_wire import Skeleton, WireError, scan_model
 
 if TYPE_CHECKING:
@@ -115,7 +116,8 @@ def _deserialise(
     level = logger.level
     logger.setLevel(logging.ERROR)  # its warnings are not addressed to our users
     try:
-        model = ir.from_proto(proto)
+        with paused_collector():
+            model = ir.from_proto(proto)
     except Exception as error:  # whatever a malformed message triggers inside onnx_ir
         raise OnnxError(f"{path}: invalid ONNX model: {root_reason(error)}") from error
     finally:
