@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+import warnings
 from collections.abc import Sequence
 
 import rich_click as click
 
-from odp.approximations.errors import OdpError
 from odp.cli.inspect import inspect_command
 from odp.cli.rewrite import rewrite_command
 
@@ -37,33 +38,49 @@ def rewrite_main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(command: click.Command, arguments: Sequence[str] | None, name: str) -> None:
+    _silence_libraries()
     try:
         code = command.main(
             args=None if arguments is None else list(arguments),
             prog_name=name,
             standalone_mode=False,
         )
-    except click.Abort:
-        sys.exit(_complain("interrupted; nothing was written", INTERRUPTED))
-    except KeyboardInterrupt:
-        sys.exit(_complain("interrupted; nothing was written", INTERRUPTED))
+    except (click.Abort, KeyboardInterrupt):
+        # Files are renamed into place when they are whole, and temporary ones are gone by now.
+        sys.exit(_complain("interrupted; no partial output was left", INTERRUPTED))
     except click.ClickException as error:
         sys.exit(_complain(error.format_message(), BAD_INPUT))
-    except OdpError as error:
-        sys.exit(_complain(str(error), BAD_INPUT))
-    except BrokenPipeError:
-        # The reader of our output has gone, as `| head` does; that is no error.
-        sys.stderr.close()
-        sys.exit(0)
     except MemoryError:
         sys.exit(_complain("out of memory; try --no-measure or fewer --samples", BAD_INPUT))
     except OSError as error:
         reason = error.strerror or str(error)
         where = f" ('{error.filename}')" if error.filename else ""
         sys.exit(_complain(f"{reason}{where}", BAD_INPUT))
+    except Exception as error:
+        # Imported here because it brings numpy with it, 0.15 s that --help need not pay.
+        from odp.approximations.errors import OdpError
+
+        if not isinstance(error, OdpError):
+            raise
+        sys.exit(_complain(str(error), BAD_INPUT))
     sys.exit(code if isinstance(code, int) else 0)
 
 
+def _silence_libraries() -> None:
+    """Keep what libraries tell their developers away from our users.
+
+    `python -W ...` and PYTHONWARNINGS still show warnings.
+    """
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    # Without any handler Python itself prints log records from WARNING up on standard error.
+    if not logging.getLogger().handlers:
+        logging.getLogger().addHandler(logging.NullHandler())
+
+
 def _complain(message: str, code: int) -> int:
-    sys.stderr.write(f"error: {' '.join(message.split())}\n")
+    line = " ".join(message.split())
+    # File and node names may hold control characters; a terminal would obey them.
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+    sys.stderr.write(f"error: {shown}\n")
     return code

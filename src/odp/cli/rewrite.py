@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
-from odp.approximations.errors import OdpError
-
 if TYPE_CHECKING:
     from odp.rewriter.report import Report
 
@@ -85,7 +83,14 @@ click.rich_click.OPTION_GROUPS = {
     metavar="N",
     help="Use at most N samples (generate N; default 4) to calibrate and measure.",
 )
-@click.option("--seed", default=0, show_default=True, metavar="N", help="Of generated inputs.")
+@click.option(
+    "--seed",
+    default=0,
+    type=click.IntRange(min=0),
+    show_default=True,
+    metavar="N",
+    help="Of generated inputs.",
+)
 @click.option(
     "--no-measure",
     is_flag=True,
@@ -181,16 +186,20 @@ def rewrite_command(
         terminal.list_passes()
         return 0
     if model is None:
-        raise OdpError("give the path of an ONNX model; odp-rewrite --help shows how")
+        raise click.UsageError("give the path of an ONNX model; odp-rewrite --help shows how")
     _check_numbers(error, margin)
     _check_explain(explain)
     for report in reports:
         if report.suffix.lower() not in (".json", ".html"):
-            raise OdpError(f"report '{report}': the name must end in .json or .html")
+            raise click.UsageError(f"report '{report}': the name must end in .json or .html")
+    if not model.name:
+        raise click.UsageError(f"'{model}' is a directory, not an ONNX model")
     target = output or model.with_name(f"{model.stem}.rational.onnx")
     from odp.output import check_writable, write_text
 
-    for path in (target, *reports):
+    _check_distinct([target, *reports])
+    # A model that is not there is the first thing to tell; loading it does so.
+    for path in (target, *reports) if model.is_file() else ():
         check_writable(path)
 
     from odp.rewriting import rewrite
@@ -226,19 +235,21 @@ def parse_shapes(texts: Sequence[str]) -> dict[str, list[int]]:
     """Read `--shape name=1,32` options.
 
     Raises:
-        OdpError: an option is malformed or names an input twice.
+        UsageError: an option is malformed or names an input twice.
     """
     shapes: dict[str, list[int]] = {}
     for text in texts:
         name, separator, extents = text.rpartition("=")
         try:
-            shape = [int(extent) for extent in extents.replace("x", ",").split(",") if extent]
+            shape = [int(extent) for extent in extents.replace("x", ",").split(",")]
         except ValueError:
             shape = [0]
         if not separator or not name or any(extent < 1 for extent in shape):
-            raise OdpError(f"cannot read --shape '{text}': write NAME=1,32 with whole numbers")
+            raise click.UsageError(
+                f"cannot read --shape '{text}': write NAME=1,32 with whole numbers"
+            )
         if name in shapes:
-            raise OdpError(f"--shape gives input '{name}' twice")
+            raise click.UsageError(f"--shape gives input '{name}' twice")
         shapes[name] = shape
     return shapes
 
@@ -247,20 +258,29 @@ def parse_opset(text: str) -> int | None:
     """Read `--opset`: a number, or `keep` (None).
 
     Raises:
-        OdpError: neither.
+        UsageError: neither.
     """
     if text == "keep":
         return None
     if text.isdecimal() and int(text) >= 7:
         return int(text)
-    raise OdpError(f"--opset takes a number from 7 up or 'keep', not '{text}'")
+    raise click.UsageError(f"--opset takes a number from 7 up or 'keep', not '{text}'")
 
 
 def _check_numbers(error: float, margin: float) -> None:
     if not 0.0 < error < float("inf"):
-        raise OdpError(f"--error must be a positive number, not {error:g}")
+        raise click.UsageError(f"--error must be a positive number, not {error:g}")
     if not 0.0 <= margin < float("inf"):
-        raise OdpError(f"--margin must not be negative, {margin:g} is")
+        raise click.UsageError(f"--margin must be zero or a positive number, not {margin:g}")
+
+
+def _check_distinct(paths: Sequence[Path]) -> None:
+    resolved = [path.resolve() for path in paths]
+    for index, path in enumerate(resolved):
+        if path in resolved[:index]:
+            raise click.UsageError(
+                f"'{paths[index]}' is named twice: give each output its own file"
+            )
 
 
 def _check_explain(names: Sequence[str]) -> None:
@@ -269,7 +289,7 @@ def _check_explain(names: Sequence[str]) -> None:
 
     for name in names:
         if name not in registry():
-            raise OdpError(f"--explain: unknown pass '{name}'{nearest(name, registry())}")
+            raise click.UsageError(f"--explain: unknown pass '{name}'{nearest(name, registry())}")
 
 
 def _render(path: Path, report: Report) -> str:

@@ -1,0 +1,98 @@
+"""The plan of the house, kept: who may import whom, how long files are, what they are called."""
+
+from __future__ import annotations
+
+import ast
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+FOLDERS: dict[str, str] = PROJECT["tool"]["setuptools"]["package-dir"]
+
+# Rooms from left to right: each may import itself and what stands before it.
+ROOMS = ["odp.approximations", "odp.rewriter", "odp.passes", "odp.backends", "odp"]
+FOREIGN_TO = {
+    "odp.approximations": {"torch", "onnx", "onnx_ir", "onnxruntime", "onnxscript", "transformers"},
+    "odp.rewriter": {"torch", "transformers"},
+    "odp.passes": {"torch", "transformers", "onnx", "onnx_ir", "onnxruntime", "onnxscript"},
+}
+NAMES_THAT_SAY_NOTHING = {"utils", "util", "helpers", "helper", "misc", "common", "v2", "tools"}
+MAXIMUM_LINES = 400
+
+
+def room_of(module: str) -> str:
+    """The room that a dotted name belongs to."""
+    for room in [*ROOMS[:-1], "odp.kernels"]:
+        if module == room or module.startswith(f"{room}."):
+            return room
+    return "odp"
+
+
+def code_files() -> list[Path]:
+    return sorted(
+        file
+        for folder in FOLDERS.values()
+        for file in (ROOT / folder).rglob("*.py")
+        if "__pycache__" not in file.parts
+    )
+
+
+def dotted(file: Path) -> str:
+    """Name under which a file of the repository is imported."""
+    for package, folder in FOLDERS.items():
+        if file.is_relative_to(ROOT / folder):
+            parts = file.relative_to(ROOT / folder).with_suffix("").parts
+            return ".".join([package, *(part for part in parts if part != "__init__")])
+    raise AssertionError(file)
+
+
+def imports(file: Path) -> Iterator[tuple[int, str]]:
+    """Every import of a file, those inside functions included."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}:{node.lineno}: relative import"
+            assert node.module is not None
+            yield node.lineno, node.module
+            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+
+
+@pytest.mark.parametrize("file", code_files(), ids=lambda f: str(f.relative_to(ROOT)))
+def test_a_file_imports_only_rooms_on_its_left(file: Path) -> None:
+    room = room_of(dotted(file))
+    if room == "odp.kernels":
+        allowed = {"odp.kernels", "odp.approximations"}
+    else:
+        allowed = set(ROOMS[: ROOMS.index(room) + 1])
+    for line, module in imports(file):
+        top = module.split(".")[0]
+        assert top not in FOREIGN_TO.get(room, set()), f"{file}:{line} imports {module}"
+        # `from odp import approximations` would name the house where it means a room.
+        if module == "odp" and room != "odp":
+            raise AssertionError(f"{file}:{line} imports the public package from inside")
+        if top == "odp" and module != "odp":
+            assert room_of(module) in allowed, f"{file}:{line} imports {module}"
+
+
+@pytest.mark.parametrize("file", code_files(), ids=lambda f: str(f.relative_to(ROOT)))
+def test_a_file_is_short_and_its_name_says_its_subject(file: Path) -> None:
+    assert len(file.read_text().splitlines()) < MAXIMUM_LINES
+    assert not set(file.stem.split("_")) & NAMES_THAT_SAY_NOTHING
+
+
+def test_every_folder_of_code_is_a_declared_package() -> None:
+    declared = set(PROJECT["tool"]["setuptools"]["packages"])
+    found = {dotted(file) for file in code_files() if file.name == "__init__.py"}
+    assert declared == found
+    with_code = {dotted(file.parent / "__init__.py") for file in code_files()}
+    assert with_code == found
+
+
+def test_the_folders_of_the_plan_exist() -> None:
+    for folder in ("approximations", "rewriter", "passes", "backends", "kernels", "src/odp"):
+        assert (ROOT / folder / "__init__.py").is_file(), folder
