@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from odp.rewriter.graph import VOCABULARY, Node, Value
 
 __all__ = [
@@ -171,6 +173,8 @@ class _Operation(Pattern):
     def _mismatch(self, node: Node, value: Value) -> str | None:
         if node.op != self.name:
             return f"expected {self.name}, found {node.op}"
+        if node.emitted:
+            return f"{node.op} was put there by a pass"
         if value is not node.output:
             return f"'{value.name}' is not the first result of {node.op}"
         if len(node.inputs) < len(self.operands):
@@ -241,8 +245,9 @@ def number(
     """A stored constant with one element.
 
     Args:
-        wanted: the number itself, equal to one part in 1000 because exporters round constants to
-            half precision; or a predicate; None for any number.
+        wanted: the number itself; or a predicate; None for any number.  A number that half
+            precision holds must be equal; others to one part in 1000, because exporters round
+            constants to half precision.
         name: key in `Match.values`, for constants whose value is needed later.
     """
     if callable(wanted):
@@ -252,9 +257,10 @@ def number(
     else:
         target = float(wanted)
         description = f"the constant {target:.6g}"
+        tolerance = 0.0 if float(np.float16(target)) == target else 1e-3
 
         def test(found: float) -> bool:
-            return abs(found - target) <= 1e-3 * abs(target)
+            return abs(found - target) <= tolerance * abs(target)
 
     def predicate(value: Value) -> bool:
         scalar = value.scalar
