@@ -91,18 +91,24 @@ def rewrite_graph(
     result = Result()
     # Nodes that a builder emits are never matched, so the index made at the start stays complete.
     roots = root_nodes(graph)
+    refused: list[tuple[str, Node, Skipped]] = []
     for request in requests:
         started = time.perf_counter()
         outcome = result.outcomes.setdefault(request.typed, Outcome())
         run = _Run(graph, request, implementation, outcome, request.typed in explain)
         run.over(roots)
-        result.skipped.setdefault(request.typed, []).extend(run.skipped)
+        refused.extend((request.typed, node, skipped) for node, skipped in run.refused)
         if run.explaining:
             known = result.near_misses.setdefault(request.typed, [])
             known.extend(run.near_misses(roots))
         if run.changed:
             graph.remove_dead_nodes()
         outcome.seconds += time.perf_counter() - started
+        result.skipped.setdefault(request.typed, [])
+    for typed, node, skipped in refused:
+        # What rope refuses, sin and cos may take later; only what is left is worth a line.
+        if node.is_alive:
+            result.skipped[typed].append(skipped)
     return result
 
 
@@ -123,7 +129,7 @@ class _Run:
         self.outcome = outcome
         self.explaining = explaining
         self.changed = False
-        self.skipped: list[Skipped] = []
+        self.refused: list[tuple[Node, Skipped]] = []
         self._covered: set[Node] = set()
         self._best: dict[Node, Attempt] = {}
 
@@ -157,7 +163,8 @@ class _Run:
         try:
             replacement = self.request.rewrite.rewrite(found, build)
         except Refusal as refusal:
-            self.skipped.append(Skipped(found.root.name, found.root.native_type, str(refusal)))
+            reason = Skipped(found.root.name, found.root.native_type, str(refusal))
+            self.refused.append((found.root, reason))
             self.changed = True
             return
         self.outcome.patterns[pattern] = number
