@@ -14,7 +14,10 @@ from odp.rewriter.site import SiteBuilder
 __all__ = ["Gelu"]
 
 _X = variable("x")
-_SCALED = op("div", _X, number(math.sqrt(2))) | op("mul", _X, number(math.sqrt(0.5)))
+_ROOT_TWO = math.sqrt(2)
+_SCALED = op("div", _X, number(_ROOT_TWO, "divisor")) | op(
+    "mul", _X, number(1 / _ROOT_TWO, "factor")
+)
 _ERF_GATE = op("add", op("erf", _SCALED), number(1.0))
 _TANH_GATE = op("add", op("tanh", variable("argument")), number(1.0))
 _HALF = number(0.5)
@@ -53,11 +56,19 @@ class Gelu(Pass):
                 return build.mul(x, build.function("normal_cdf", x, replaces="erf"))
             argument = _tanh_argument(x, build)
         elif "argument" not in match:
-            return build.mul(x, build.function("normal_cdf", x, replaces="erf"))
+            scaled = _rescaled(match, build)
+            return build.mul(x, build.function("normal_cdf", scaled, replaces="erf"))
         else:
             argument = match["argument"]
         gate = build.function("sigmoid", build.mul(argument, 2.0), replaces="tanh")
         return build.mul(x, gate)
+
+
+def _rescaled(match: Match, build: SiteBuilder) -> Value:
+    """The argument of the normal distribution; not quite x where the model rounds sqrt(2)."""
+    divisor = match.number("divisor") if "divisor" in match else 1 / match.number("factor")
+    ratio = _ROOT_TWO / divisor
+    return match["x"] if abs(ratio - 1.0) < 1e-6 else build.mul(match["x"], ratio)
 
 
 def _tanh_argument(x: Value, build: SiteBuilder) -> Value:

@@ -50,5 +50,5 @@ class LocalResponseNorm(Pass):
         scale = build.op("reshape", scale, shape=[-1 if n is None else n for n in shape])
         power = -float(attributes["beta"])
         domain = Interval(bias, float("inf"))
-        name = "rsqrt" if power == -0.5 else f"pow({power:g})"
+        name = "rsqrt" if power == -0.5 else f"pow({power!r})"
         return build.mul(x, build.function(name, scale, domain=domain, replaces="pow"))

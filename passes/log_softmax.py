@@ -26,7 +26,8 @@ class LogSoftmax(Pass):
     """
 
     name: ClassVar[str] = "log_softmax"
-    stage: ClassVar[int] = COMPOSITE
+    # Before the softmax pass, which would take the inside of log(softmax(x)) away.
+    stage: ClassVar[int] = COMPOSITE - 1
     patterns: ClassVar[Mapping[str, Pattern]] = {
         "log_softmax": op("log_softmax", _X) | op("log", op("softmax", _X, capture="softmax")),
         "log_sum_exp": op("reduce_log_sum_exp", _X),

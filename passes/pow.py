@@ -39,7 +39,7 @@ class Pow(ElementaryPass):
             if power in (0.5, -0.5):
                 name = "sqrt" if power > 0 else "rsqrt"
                 return build.function(name, x, domain=_POSITIVE, replaces="pow")
-            return build.function(f"pow({power:g})", x, domain=_POSITIVE, replaces="pow")
+            return build.function(f"pow({power!r})", x, domain=_POSITIVE, replaces="pow")
         if not x.is_floating:
             raise Refusal("an integer base with an exponent that is not constant")
         if exponent.dtype != x.dtype:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from odp.passes.sigmoid import sigmoid_of
+from odp.passes.spellings import negative
 from odp.rewriter.pattern import Match, Pattern, number, op, variable
 from odp.rewriter.rewrite_pass import COMPOSITE, Pass, Replacement
 from odp.rewriter.site import SiteBuilder
@@ -12,7 +13,7 @@ from odp.rewriter.site import SiteBuilder
 __all__ = ["Silu"]
 
 _X = variable("x")
-_DENOMINATOR = op("add", op("exp", op("neg", _X)), number(1.0))
+_DENOMINATOR = op("add", op("exp", negative(_X)), number(1.0))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from odp.rewriter.pattern import Pattern, number, op
 
-__all__ = ["inverse_root", "product_of_three", "root", "square"]
+__all__ = ["inverse_root", "negative", "product_of_three", "root", "square"]
 
 
 def square(x: Pattern) -> Pattern:
@@ -21,6 +21,11 @@ def inverse_root(x: Pattern) -> Pattern:
         | op("pow", x, number(-0.5))
         | op("reciprocal", op("pow", x, number(0.5)))
     )
+
+
+def negative(x: Pattern) -> Pattern:
+    """`-x` as Neg, Mul(x, -1) or Sub(0, x)."""
+    return op("neg", x) | op("mul", x, number(-1.0)) | op("sub", number(0.0), x)
 
 
 def root(x: Pattern) -> Pattern:
