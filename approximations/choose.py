@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+from collections.abc import Mapping
 from functools import lru_cache
 
 from odp.approximations.approximant import Approximant, Parameters, ParameterValue
@@ -73,7 +74,7 @@ def approximate(
             f" name one of {', '.join(SCHEMES)}"
         )
     if scheme is not None:
-        _check_parameters(find_scheme(scheme), parameters)
+        check_parameters(find_scheme(scheme), parameters)
     chosen.check_domain(interval)
     return _approximate(chosen, interval, float(error), relative, scheme, Parameters(**parameters))
 
@@ -103,7 +104,12 @@ def _interval(domain: Interval | tuple[float, float]) -> Interval:
     return Interval(lo, hi)
 
 
-def _check_parameters(scheme: Scheme, parameters: dict[str, ParameterValue]) -> None:
+def check_parameters(scheme: Scheme, parameters: Mapping[str, ParameterValue]) -> None:
+    """Refuse parameters that a scheme does not have.
+
+    Raises:
+        ApproximationError: naming the first one, and those that there are.
+    """
     for name in parameters:
         if name not in scheme.parameters:
             raise ApproximationError(

@@ -1,5 +1,6 @@
 """The `softmax` pass."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -53,4 +54,7 @@ class Softmax(Pass):
 def shifted_exp(x: Value, axes: tuple[int, ...], build: SiteBuilder) -> Value:
     """Emit `exp(x - max(x))`."""
     shifted = build.sub(x, build.reduce("max", x, axes))
-    return build.function("exp", shifted, domain=_NON_POSITIVE, maskable=True)
+    extents = [] if x.shape is None else [x.shape[axis] or 1 for axis in axes]
+    return build.function(
+        "exp", shifted, domain=_NON_POSITIVE, maskable=True, summed=math.prod(extents)
+    )

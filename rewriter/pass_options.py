@@ -144,7 +144,8 @@ def _convert(name: str, key: str, text: str, hint: Any) -> Any:
             f"option '{key}' of pass '{name}' takes {words.get(kind, 'a number')}, not '{text}'"
         ) from None
     if isinstance(value, float | int) and not isinstance(value, bool):
-        low = -1 if key == "margin" else 0
-        if not value > low or value != value or value == float("inf"):
+        # A margin or a degree may be zero, an error may not.
+        in_range = value > 0 if key == "error" else value >= 0
+        if not in_range or value == float("inf"):
             raise PassOptionError(f"option '{key}' of pass '{name}' must be positive, not {text}")
     return value

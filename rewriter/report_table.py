@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
@@ -94,10 +95,13 @@ def render(report: Report, console: Console) -> None:
         console.print()
     if report.total:
         console.print(_output_table(report))
-    skipped = sum(len(record.skipped) for record in report.passes)
-    if skipped:
-        nodes = "1 node was" if skipped == 1 else f"{format_count(skipped)} nodes were"
-        console.print(Text(f"{nodes} looked at and left alone; --explain PASS says why", "dim"))
+    for record in report.passes:
+        reasons = Counter(skipped.reason for skipped in record.skipped)
+        for reason, count in reasons.items():
+            first = next(s.node for s in record.skipped if s.reason == reason)
+            where = f"'{first}'" if count == 1 else f"'{first}' and {format_count(count - 1)} more"
+            line = Text.assemble((f"{record.name}: ", "bold"), f"left alone {where}: {reason}")
+            console.print(line, style="yellow")
     for record in report.passes:
         for note in record.notes:
             console.print(Text.assemble((f"{record.name}: ", "bold"), note))

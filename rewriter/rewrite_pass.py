@@ -56,8 +56,11 @@ class Pass(ABC):
             None takes the value of `--error`.
         relative: whether `error` is relative; None lets the function decide.
         scheme: name of an approximation scheme; None takes the cheapest that meets the error.
-        degree: polynomial degree, or numerator and denominator degree, for schemes that have one.
+        degree: polynomial degree, for schemes that have one.
+        numerator: degree of the numerator, for rational schemes.
+        denominator: degree of the denominator, for rational schemes.
         steps: number of iterations, for schemes that iterate.
+        method: `newton` or `heron`, for the scheme newton.
         squarings: number of squarings, for schemes that reduce the range by a power of two.
         domain: interval to approximate on instead of the calibrated one.
         margin: how far the calibrated range is widened; None takes the value of `--margin`.
@@ -75,7 +78,10 @@ class Pass(ABC):
     relative: bool | None = None
     scheme: str | None = None
     degree: int | None = None
+    numerator: int | None = None
+    denominator: int | None = None
     steps: int | None = None
+    method: str | None = None
     squarings: int | None = None
     domain: Interval | None = None
     margin: float | None = None
@@ -106,9 +112,9 @@ class Pass(ABC):
             if value is not None
         }
 
-    def scheme_parameters(self) -> dict[str, int]:
+    def scheme_parameters(self) -> dict[str, int | str]:
         """The options that are handed on to the approximation scheme."""
-        names = ("degree", "steps", "squarings")
+        names = ("degree", "numerator", "denominator", "steps", "method", "squarings")
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
 

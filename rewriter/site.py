@@ -45,6 +45,7 @@ class Site:
         hint: interval in which the mathematics puts every input (softmax: x - max <= 0).
         cover: interval that the approximant must hold on in any case, or None.
         maskable: inputs far below the domain are attention masks, not data.
+        summed: number of results that are added up, errors included; 1 if none are.
         node: name of the root of the match.
         module_path: of the root.
         graph_path: of the root.
@@ -57,6 +58,7 @@ class Site:
     hint: Interval
     cover: Interval | None
     maskable: bool
+    summed: int
     node: str
     module_path: str
     graph_path: str
@@ -131,6 +133,7 @@ class SiteBuilder(Builder):
         replaces: str | None = None,
         share: str | None = None,
         maskable: bool = False,
+        summed: int = 1,
     ) -> Value:
         """Emit a function of the library at `x`.
 
@@ -144,6 +147,7 @@ class SiteBuilder(Builder):
             share: sites of one match with the same `share` use one domain and one approximant, as
                 the time steps of a recurrent layer do.
             maskable: whether inputs far below the domain are attention masks.
+            summed: number of results that are added up, as a softmax adds a row.
         """
         folded = self._fold_function(name, x)
         if folded is not None:
@@ -158,6 +162,7 @@ class SiteBuilder(Builder):
             hint=domain,
             cover=cover,
             maskable=maskable,
+            summed=summed,
             node=node.name,
             module_path=node.module_path,
             graph_path=node.graph_path,

@@ -108,10 +108,12 @@ def rewrite(
     from odp.rewriter.pass_options import named_passes, parse_passes
     from odp.rewriter.report import ModelRecord, Report
     from odp.rewriter.reporting import approximant_records, pass_records, site_records
-    from odp.rewriter.selection import Approximating, Defaults, select
+    from odp.rewriter.selection import Approximating, Defaults, check_options, select
 
     typed = parse_passes(passes, registry()) if isinstance(passes, str) else list(passes)
     named = named_passes(passes) if isinstance(passes, str) else {p.name for p in typed}
+    for chosen in typed:
+        check_options(chosen)
     requests = schedule(typed, registry())
     if guard not in ("clip", "none"):
         raise OdpError(f"guard is 'clip' or 'none', not '{guard}'")
