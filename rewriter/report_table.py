@@ -78,7 +78,13 @@ def render(report: Report, console: Console) -> None:
         console.print()
     console.print(_headline(report, signs))
     if not report.sites and not any(record.folded for record in report.passes):
-        console.print("\nNothing to do: no pass found anything to replace.")
+        refused = any(record.skipped for record in report.passes)
+        why = (
+            "Nothing was replaced"
+            if refused
+            else "Nothing to do: no pass found anything to replace"
+        )
+        console.print(f"\n{why}.")
     if report.passes:
         console.print()
         console.print(_passes_table(report, console.width, signs))

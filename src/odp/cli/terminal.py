@@ -92,9 +92,6 @@ class Terminal:
                 render_explanations(misses, self.console)
             else:
                 self.console.print("none: nothing in the model resembles what it looks for")
-        replaced = sum(record.sites + record.folded for record in report.passes)
-        if not replaced:
-            self.console.print("Nothing to do: no operation matched the passes.")
         self._wrote(target)
         for path in reports:
             self._wrote(path)
