@@ -40,6 +40,9 @@ KNOWN_DOMAINS = frozenset(
 )
 """Operator domains that ODP knows; model-local functions come on top of these."""
 
+HISTORIC_CONTRIB_OPERATORS = frozenset({"SimplifiedLayerNormalization"})
+"""What ONNX Runtime's optimizer writes into the default domain although no ONNX version has it."""
+
 _DATA_TYPES = frozenset(onnx.TensorProto.DataType.values())
 
 
@@ -237,7 +240,8 @@ def check_domains(model: ir.Model) -> None:
                 f"node {describe_node(node)} has the unknown operator domain {node.domain!r}; "
                 f"known are {known}"
             )
-        if node.domain == "" and not onnx.defs.has(node.op_type):
+        historic = node.op_type in HISTORIC_CONTRIB_OPERATORS
+        if node.domain == "" and not historic and not onnx.defs.has(node.op_type):
             names = {s.name for s in onnx.defs.get_all_schemas() if s.domain == ""}
             close = difflib.get_close_matches(node.op_type, sorted(names), n=1)
             hint = f"; did you mean {close[0]}?" if close else ""
