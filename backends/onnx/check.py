@@ -10,9 +10,12 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
+from odp.approximations.errors import OdpError
 from odp.backends.onnx.errors import OnnxError
 from odp.backends.onnx.load import load_model, root_reason
 from odp.backends.onnx.save import save_model
+from odp.backends.onnx.skeleton import large_initializers, serialise_skeleton
+from odp.rewriter.execution import Session
 
 __all__ = ["check_model"]
 
@@ -22,8 +25,9 @@ _LARGE = 2**26
 def check_model(model: ir.Model | str | os.PathLike[str]) -> None:
     """Run the full ONNX checker, and load the model in ONNX Runtime on the CPU.
 
-    Both read a file, so that models over 2 GB work; a model in memory goes to a temporary file
-    first.
+    Models over 2 GB work.  Of a model in memory nothing is written and no weight is copied: the
+    checker sees large weights as inputs of the graph, ONNX Runtime gets pointers to them.  Writing
+    a temporary file instead took 5 of the 12 seconds in which SmolLM2 (652 MB) is rewritten.
 
     Args:
         model: a model, or the path of one.
@@ -32,11 +36,11 @@ def check_model(model: ir.Model | str | os.PathLike[str]) -> None:
         OnnxError: names the node that fails and why.
     """
     if isinstance(model, ir.Model):
-        with tempfile.TemporaryDirectory(prefix="odp-check-") as folder:
-            path = Path(folder) / "model.onnx"
-            save_model(model, path, external_data=_is_large(model) or None)
-            _run_checker(path, "the model")
-            _run_loader(path, "the model")
+        _run_checker(_without_weights(model), "the model")
+        try:
+            Session(model, optimise=False)
+        except OdpError as error:
+            raise OnnxError(f"the model: {error}") from error
         return
     path = Path(model)
     loaded = load_model(path)  # its errors are clearer than those of the checker
@@ -44,10 +48,20 @@ def check_model(model: ir.Model | str | os.PathLike[str]) -> None:
         with tempfile.TemporaryDirectory(prefix="odp-check-") as folder:
             copy = Path(folder) / "model.onnx"
             save_model(loaded, copy, external_data=True)
-            _run_checker(copy, str(path))
+            _run_checker(str(copy), str(path))
     else:
-        _run_checker(path, str(path))
+        _run_checker(str(path), str(path))
     _run_loader(path, str(path))
+
+
+def _without_weights(model: ir.Model) -> bytes:
+    """The model with its large weights declared as inputs: same nodes, same types."""
+    proto = serialise_skeleton(model)
+    listed = {info.name for info in proto.graph.input}
+    for value in large_initializers(model):
+        if value.name not in listed:
+            proto.graph.input.append(ir.serde.serialize_value(value))
+    return proto.SerializeToString()
 
 
 def _is_large(model: ir.Model) -> bool:
@@ -59,9 +73,9 @@ def _is_large(model: ir.Model) -> bool:
     return sum(tensor.nbytes for tensor in tensors if tensor is not None) > _LARGE
 
 
-def _run_checker(path: Path, what: str) -> None:
+def _run_checker(model: str | bytes, what: str) -> None:
     try:
-        onnx.checker.check_model(str(path), full_check=True)
+        onnx.checker.check_model(model, full_check=True)
     except Exception as error:  # ValidationError and InferenceError have no common base
         raise OnnxError(f"{what}: not a valid ONNX model: {_one_line(error)}") from error
 

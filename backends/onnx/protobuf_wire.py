@@ -10,7 +10,7 @@ Format: https://protobuf.dev/programming-guides/encoding, field numbers from onn
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 __all__ = [
@@ -111,13 +111,18 @@ def _read_varint(buffer: memoryview, position: int, end: int) -> tuple[int, int]
 
 
 def _fields(
-    buffer: memoryview, position: int, end: int
+    buffer: memoryview, position: int, end: int, allowed: Mapping[int, int] | None = None
 ) -> Iterator[tuple[int, int, int, int, int]]:
-    """Yield (field number, wire type, start of the tag, start of the value, end of the value)."""
+    """Yield (field number, wire type, start of the tag, start of the value, end of the value).
+
+    `allowed` is checked before the length is, so that nonsense is not taken for a truncation.
+    """
     while position < end:
         start = position
         tag, position = _read_varint(buffer, position, end)
         number, wire_type = tag >> 3, tag & 7
+        if allowed is not None and allowed.get(number) != wire_type:
+            raise WireError(f"field {number} does not belong to a model", truncated=False)
         value = position
         if wire_type == _VARINT:
             _, position = _read_varint(buffer, position, end)
@@ -153,9 +158,7 @@ def scan_model(buffer: memoryview, threshold: int = 1024) -> Skeleton:
     """
     skeleton = Skeleton()
     model: list[bytes | memoryview] = []
-    for number, wire_type, start, value, end in _fields(buffer, 0, len(buffer)):
-        if _MODEL_FIELDS.get(number) != wire_type:
-            raise WireError(f"field {number} does not belong to a model", truncated=False)
+    for number, _, start, value, end in _fields(buffer, 0, len(buffer), _MODEL_FIELDS):
         if number == MODEL_GRAPH:
             graph = _scan_graph(buffer, value, end, threshold, skeleton)
             model += [encode_tag(MODEL_GRAPH), encode_varint(len(graph)), graph]

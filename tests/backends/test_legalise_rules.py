@@ -6,11 +6,12 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from onnx import helper
+
 from odp.backends.onnx.check import check_model
 from odp.backends.onnx.errors import LegalisationError
 from odp.backends.onnx.legalise import legalise
 from odp.backends.onnx.legalise_emitter import RULES
-from onnx import helper
 
 F, H, D, I = (  # noqa: E741
     onnx.TensorProto.FLOAT,
@@ -383,7 +384,7 @@ def test_contrib_operators_are_refused(parse_model) -> None:
         17,
         ["com.microsoft"],
     )
-    with pytest.raises(LegalisationError, match="com.microsoft"):
+    with pytest.raises(LegalisationError, match=r"com\.microsoft"):
         legalise(ir.from_proto(proto))
 
 
