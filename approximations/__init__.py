@@ -4,17 +4,11 @@
 `Approximant`.  sympy, mpmath and scipy are imported only where they are used.
 """
 
+from odp.approximations.algebra import Algebra, OperatorAlgebra
 from odp.approximations.approximant import Approximant, Parameters
 from odp.approximations.choose import approximate
 from odp.approximations.errors import ApproximationError, OdpError
-from odp.approximations.expression import (
-    Algebra,
-    Expression,
-    OperationCounts,
-    OperatorAlgebra,
-    constant,
-    variable,
-)
+from odp.approximations.expression import Expression, OperationCounts, constant, variable
 from odp.approximations.function import Function
 from odp.approximations.functions import FUNCTIONS, get_function, power
 from odp.approximations.interval import Interval

@@ -11,58 +11,19 @@ from __future__ import annotations
 import operator
 import threading
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Final, Literal, Protocol, TypeVar, cast
+from typing import Any, Final, Literal, TypeVar, cast
 
+from odp.approximations.algebra import Algebra, OperatorAlgebra, operators_for
 from odp.approximations.errors import ApproximationError
 
-__all__ = ["Algebra", "Expression", "OperationCounts", "OperatorAlgebra", "constant", "variable"]
+__all__ = ["Expression", "OperationCounts", "constant", "variable"]
 
 Operation = Literal["variable", "constant", "add", "sub", "mul", "div"]
 Number = int | float | Fraction
 T = TypeVar("T")
-
-
-class Algebra(Protocol[T]):
-    """What an emitter must offer: how to write a constant and the four operations."""
-
-    def constant(self, value: Fraction, /) -> T:
-        """The exact rational `value`."""
-        ...
-
-    def add(self, a: T, b: T, /) -> T:
-        """``a + b``."""
-        ...
-
-    def sub(self, a: T, b: T, /) -> T:
-        """``a - b``."""
-        ...
-
-    def mul(self, a: T, b: T, /) -> T:
-        """``a * b``."""
-        ...
-
-    def div(self, a: T, b: T, /) -> T:
-        """``a / b``."""
-        ...
-
-
-class OperatorAlgebra:
-    """Evaluates through Python's operators; only the type of the constants is chosen.
-
-    Args:
-        constant: turns an exact constant into something the operands can be combined with.
-    """
-
-    def __init__(self, constant: Callable[[Fraction], Any] = float) -> None:
-        self.constant = constant
-
-    add = staticmethod(operator.add)
-    sub = staticmethod(operator.sub)
-    mul = staticmethod(operator.mul)
-    div = staticmethod(operator.truediv)
 
 
 @dataclass(frozen=True)
@@ -269,7 +230,9 @@ class Expression:
         names = self.variables
         given = dict(zip(names, arguments, strict=False)) | variables
         samples = list(arguments) + list(variables.values())
-        return self.emit(OperatorAlgebra(_constants_for(samples)), **given)
+        if any(isinstance(sample, Expression) for sample in samples):
+            return self.emit(OperatorAlgebra(constant), **given)
+        return self.emit(operators_for(samples), **given)
 
     def substitute(self, **replacements: Expression | Number) -> Expression:
         """The expression with variables replaced by expressions or numbers.
@@ -292,7 +255,7 @@ class Expression:
 
     def to_latex(self) -> str:
         """LaTeX; subexpressions that are used more than once get names in an ``aligned`` block."""
-        from odp.approximations.algebras import latex_source
+        from odp.approximations.emitters import latex_source
 
         return latex_source(self)
 
@@ -304,12 +267,12 @@ class Expression:
             return x * 0.5 + 1.0
         <BLANKLINE>
         """
-        from odp.approximations.algebras import python_source
+        from odp.approximations.emitters import python_source
 
         return python_source(self, name)
 
     def __repr__(self) -> str:
-        from odp.approximations.algebras import one_line
+        from odp.approximations.emitters import one_line
 
         return f"Expression({one_line(self)})"
 
@@ -419,25 +382,6 @@ def _binary(op: Operation, left: object, right: object) -> Expression:
 def _is_number(value: object) -> bool:
     # numpy's scalars register as numbers too; Fraction accepts what is a Rational or a float.
     return isinstance(value, (int, float, Fraction))
-
-
-def _constants_for(samples: Iterable[Any]) -> Callable[[Fraction], Any]:
-    """How constants are written so that operators keep the type and precision of `samples`."""
-    packages = {type(sample).__module__.partition(".")[0] for sample in samples}
-    if any(isinstance(sample, Expression) for sample in samples):
-        return constant
-    if "sympy" in packages:
-        import sympy
-
-        return lambda value: sympy.Rational(value.numerator, value.denominator)
-    if "mpmath" in packages:
-        import mpmath
-
-        return lambda value: mpmath.mpf(value.numerator) / value.denominator
-    if all(isinstance(sample, (int, Fraction)) for sample in samples):
-        return lambda value: value
-    # Python floats are weakly typed in numpy and torch: float32 stays float32.
-    return float
 
 
 def _from_rows(rows: list[tuple[Operation, tuple[int, ...], str, Fraction]]) -> Expression:

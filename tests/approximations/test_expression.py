@@ -14,7 +14,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from odp.approximations import ApproximationError, Expression, constant, variable
-from odp.approximations.algebras import one_line, rounding_error
+from odp.approximations.emitters import one_line, rounding_error
 
 x = variable("x")
 fractions = st.fractions(min_value=-8, max_value=8, max_denominator=64)

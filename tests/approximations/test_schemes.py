@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from odp.approximations import SCHEMES, Approximant, Function, Interval, approximate, get_function
-from odp.approximations.algebras import rounding_error
+from odp.approximations.emitters import rounding_error
 from odp.approximations.schemes.halley import halley_correction
 from odp.approximations.schemes.newton import newton_step
 from odp.approximations.schemes.pade import pade_coefficients

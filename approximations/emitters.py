@@ -1,6 +1,6 @@
 """Emitters of expressions: LaTeX, Python source, running rounding errors, denominators.
 
-Every class here is an `odp.approximations.expression.Algebra`; `Expression.emit` walks the graph.
+Every class here is an `odp.approximations.algebra.Algebra`; `Expression.emit` walks the graph.
 """
 
 from __future__ import annotations
