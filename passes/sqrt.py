@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from odp.approximations.interval import Interval
+from odp.passes.reduction_axes import reduction_axes
 from odp.passes.spellings import root
 from odp.rewriter.pattern import Match, Pattern, op, variable
 from odp.rewriter.rewrite_pass import ElementaryPass, Replacement
@@ -22,12 +23,13 @@ class Sqrt(ElementaryPass):
     name: ClassVar[str] = "sqrt"
     patterns: ClassVar[Mapping[str, Pattern]] = {
         "sqrt": root(variable("x")),
-        "reduce_l2": op("reduce_l2", variable("x"), axes=lambda axes: axes is not None),
+        "reduce_l2": op("reduce_l2", variable("x")),
     }
     anchors: ClassVar[frozenset[str]] = frozenset({"sqrt", "reduce_l2"})
 
     def rewrite(self, match: Match, build: SiteBuilder) -> Replacement:
         x, attributes = match["x"], match.root.attributes
         if match.root.op == "reduce_l2":
-            x = build.reduce("sum", build.mul(x, x), attributes["axes"], attributes["keepdims"])
+            axes = reduction_axes(match.root)
+            x = build.reduce("sum", build.mul(x, x), axes, attributes["keepdims"])
         return build.function("sqrt", x, domain=_NON_NEGATIVE)

@@ -93,10 +93,13 @@ class Recorder:
 
     def function(self, site: Site, x: Value, builder: Builder) -> Value:
         """Emit the native function and remember `x`."""
-        assert isinstance(x, OnnxValue)
+        # A later pass may replace `x` itself (x/sqrt(2) becomes x*0.7); the copy stays.
+        copy = builder.op("identity", x)
+        assert isinstance(x, OnnxValue) and isinstance(copy, OnnxValue)
+        copy.native.shape = x.native.shape
         self.sites.setdefault(site.id, site)
-        self.values.setdefault(site.id, []).append(x)
-        return emit_native(builder, site.function, x)
+        self.values.setdefault(site.id, []).append(copy)
+        return emit_native(builder, site.function, copy)
 
 
 def calibrate(
@@ -127,7 +130,8 @@ def calibrate(
     natives = {}
     for site_id, values in recorder.values.items():
         for value in values:
-            if value.native.producer() is None or value.native.producer().graph is not None:  # type: ignore[union-attr]
+            producer = value.native.producer()
+            if producer is not None and producer.graph is not None:
                 readers.setdefault(value.name, []).append(site_id)
                 natives[value.name] = value.native
 

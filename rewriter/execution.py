@@ -27,12 +27,16 @@ class Session:
     model costs little memory.
     """
 
-    def __init__(self, model: ir.Model, watched: Sequence[ir.Value] = ()) -> None:
+    def __init__(
+        self, model: ir.Model, watched: Sequence[ir.Value] = (), *, optimise: bool = True
+    ) -> None:
         """Build the session.
 
         Args:
             model: the model; unchanged afterwards.
             watched: values of the main graph to return besides the outputs.
+            optimise: whether ONNX Runtime may change the graph and pack its weights for speed;
+                without it a session costs no copy of the weights, and shows the graph as it is.
 
         Raises:
             OdpError: ONNX Runtime cannot load the model.
@@ -43,6 +47,10 @@ class Session:
         self.watched = [value.name or "" for value in watched]
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
+        if not optimise:
+            disabled = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+            options.graph_optimization_level = disabled
+            options.add_session_config_entry("session.disable_prepacking", "1")
         self._shared: list[Any] = []
         with _extra_outputs(model, watched), _externalised(model) as large:
             for array in large.values():
@@ -98,18 +106,19 @@ def watch_with_reference(
 
     for value in watched:
         producer = value.producer()
+        readers = [(reader, index) for reader, index in value.uses()]
         label = ir.AttrString("label", value.name or "")
         node = ir.Node("odp", "Observe", [value], [label])
         node.outputs[0].name = f"{value.name}/observed"
-        readers = [(reader, index) for reader, index in value.uses()]
         for reader, index in readers:
             reader.replace_input_with(index, node.outputs[0])
         if producer is not None and producer.graph is not None:
             producer.graph.insert_after(producer, node)
         elif readers:
-            first = readers[0][0]
-            assert first.graph is not None
-            first.graph.insert_before(first, node)
+            # An input of a graph or body, and `uses` has no order: before all that could read it.
+            owner = value.graph
+            assert isinstance(owner, ir.Graph)
+            owner.insert_before(owner[0], node)
     model.graph.opset_imports["odp"] = 1
     outputs = [output.name or "" for output in model.graph.outputs]
     evaluator = ReferenceEvaluator(ir.to_proto(model), new_ops=[Observe])

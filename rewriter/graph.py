@@ -220,8 +220,15 @@ class Builder(ABC):
         """`a - b` with a number on the left."""
         return self.op("sub", self.number(a, b), b)
 
-    def reduce(self, kind: str, x: Value, axes: Sequence[int], keepdims: bool = True) -> Value:
-        """`reduce_mean`, `reduce_sum` or `reduce_max` of `x` over `axes`, by `kind`."""
+    def reduce(
+        self, kind: str, x: Value, axes: Sequence[int] | Value, keepdims: bool = True
+    ) -> Value:
+        """`reduce_mean`, `reduce_sum` or `reduce_max` of `x` over `axes`, by `kind`.
+
+        Axes that are only known at run time are a value.
+        """
+        if isinstance(axes, Value):
+            return self.op(f"reduce_{kind}", x, axes, axes=None, keepdims=keepdims)
         return self.op(f"reduce_{kind}", x, axes=tuple(axes), keepdims=keepdims)
 
     def _operand(self, operand: Value | float, like: Value) -> Value:

@@ -116,7 +116,10 @@ class OnnxBuilder(Builder):
     def _emit_reduction(
         self, name: str, inputs: Sequence[Value | None], attributes: Mapping[str, Any]
     ) -> tuple[OnnxValue, ...]:
-        axes, keepdims = list(attributes["axes"]), int(attributes["keepdims"])
+        keepdims = int(attributes["keepdims"])
+        if attributes["axes"] is None:
+            return self._node(_REDUCTIONS[name], inputs, {"keepdims": keepdims})
+        axes = list(attributes["axes"])
         as_input_since = 13 if name == "reduce_sum" else 18
         if self._graph.opset >= as_input_since:
             operands = (inputs[0], self.constant(axes, "int64"))

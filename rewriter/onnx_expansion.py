@@ -8,7 +8,7 @@ whole: a pass knows the domain of its parts.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import onnx_ir as ir
@@ -92,9 +92,13 @@ def _domain(node: ir.Node) -> str:
 def _call_body(node: ir.Node, model: ir.Model, number: int) -> bool:
     """Make of `node` a call of a function of its own, the body of its schema, if it has one."""
     _write_default_attributes(node, model.opset_imports[node.domain])
-    body = _schema_body(node, model.opset_imports)
+    captured = _captured(node)
+    body = _schema_body(node, model.opset_imports, [value.name or "" for value in captured])
     if body is None:
         return False
+    node.resize_inputs(len(body.inputs))
+    for index, value in enumerate(captured, len(body.inputs) - len(captured)):
+        node.replace_input_with(index, value)
     prefix = f"{node.name or node.outputs[0].name}/{node.op_type}"
     for inner in ir.traversal.RecursiveGraphIterator(body.graph):
         inner.name = f"{prefix}/{inner.name or inner.op_type}"
@@ -123,8 +127,12 @@ def _write_default_attributes(node: ir.Node, version: int) -> None:
             node.attributes[name] = ir.serde.deserialize_attribute(attribute.default_value)
 
 
-def _schema_body(node: ir.Node, versions: Mapping[str, int]) -> ir.Function | None:
+def _schema_body(
+    node: ir.Node, versions: Mapping[str, int], captured: Sequence[str]
+) -> ir.Function | None:
     """The definition of an operator, or None if the standard has none for this use of it.
+
+    What a body inside the node captures becomes an input of the definition, after the others.
 
     `onnx.inliner` would do this too, but fails where an optional input in the middle is left out.
     """
@@ -137,7 +145,7 @@ def _schema_body(node: ir.Node, versions: Mapping[str, int]) -> ir.Function | No
     dependent = [v for v in schema.context_dependent_function_opset_versions if v <= version]
     if fixed:
         payload = schema.get_function_with_opset_version(max(fixed))
-    elif dependent and _types_are_known(node) and not _captures(node):
+    elif dependent and _types_are_known(node):
         types = [_type_of(value).SerializeToString() for value in node.inputs]
         payload = schema.get_context_dependent_function_with_opset_version(
             max(dependent), proto.SerializeToString(), types
@@ -145,6 +153,7 @@ def _schema_body(node: ir.Node, versions: Mapping[str, int]) -> ir.Function | No
     else:
         return None
     body = onnx.FunctionProto.FromString(payload)
+    body.input.extend(captured)
     del body.output[len(node.outputs) :]
     computed = {name for inner in body.node for name in inner.output}
     for name in set(body.output) - computed:
@@ -163,14 +172,14 @@ def _type_of(value: ir.Value | None) -> Any:
     return onnx.TypeProto() if value is None else ir.serde.serialize_value(value).type
 
 
-def _captures(node: ir.Node) -> bool:
-    """Whether a body inside `node` reads a value of an outer graph."""
+def _captured(node: ir.Node) -> list[ir.Value]:
+    """Values of outer graphs that the bodies inside `node` read."""
     known: set[ir.Value] = set()
-    used: set[ir.Value] = set()
+    used: dict[ir.Value, None] = {}
     for attribute in node.attributes.values():
         if attribute.type == ir.AttributeType.GRAPH:
             known.update(attribute.as_graph().inputs, attribute.as_graph().initializers.values())
             for inner in ir.traversal.RecursiveGraphIterator(attribute.as_graph()):
                 known.update(inner.outputs)
-                used.update(value for value in inner.inputs if value is not None)
-    return not used <= known
+                used.update(dict.fromkeys(value for value in inner.inputs if value is not None))
+    return [value for value in used if value not in known]

@@ -173,6 +173,8 @@ def axes_of(node: ir.Node, version: int, rank: int | None) -> tuple[int, ...] | 
         if listed is None:
             return None
     if not listed:
+        if _attribute(node, "noop_with_empty_axes", 0):
+            return None
         return tuple(range(rank)) if rank is not None else None
     return _positive([int(axis) for axis in listed], rank)
 
