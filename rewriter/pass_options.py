@@ -37,7 +37,11 @@ def parse_passes(text: str, available: Mapping[str, type[Pass]]) -> list[Pass]:
         PassOptionError: one line that says which name or option is wrong, and the nearest one.
     """
     chosen: dict[str, Pass] = {}
+    named: set[str] = set()
     for name, options in _items(text):
+        if name in named:
+            raise PassOptionError(f"--passes names '{name}' twice: put all options in one place")
+        named.add(name)
         if name == "all":
             kinds = [kind for kind in available.values() if kind.in_all]
         elif name in available:
@@ -67,13 +71,15 @@ def named_passes(text: str) -> set[str]:
 
 def nearest(name: str, known: typing.Iterable[str]) -> str:
     """`, did you mean 'x'?`, or an empty string when nothing is close."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f", did you mean '{close[0]}'?" if close else ""
+    spelled = {candidate.casefold(): candidate for candidate in known}
+    close = difflib.get_close_matches(name.casefold(), spelled, n=1, cutoff=0.6)
+    return f", did you mean '{spelled[close[0]]}'?" if close else ""
 
 
 def _items(text: str) -> list[tuple[str, dict[str, str]]]:
     items: list[tuple[str, dict[str, str]]] = []
     position = 0
+    text = text.strip()
     while position < len(text):
         found = _ITEM.match(text, position)
         if found is None:
@@ -103,7 +109,10 @@ def _options(name: str, text: str | None) -> dict[str, str]:
             raise PassOptionError(
                 f"malformed option '{part.strip()}' of pass '{name}': write option=value"
             )
-        options[key.strip().replace("-", "_")] = value.strip()
+        key = key.strip().replace("-", "_")
+        if key in options:
+            raise PassOptionError(f"pass '{name}' has option '{key}' twice")
+        options[key] = value.strip()
     return options
 
 

@@ -13,7 +13,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from odp.approximations.errors import OdpError
-from odp.rewriter.execution import Feed
+from odp.rewriter.execution import Feed, one_line
 from odp.rewriter.onnx_graph import numpy_name
 from odp.rewriter.pass_options import nearest
 
@@ -59,16 +59,26 @@ def load_samples(path: Path, model: ir.Model, limit: int | None = None) -> Sampl
     if path.is_dir():
         raise OdpError(f"calibration file '{path}' is a directory; give an .npz file")
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not hasattr(archive, "files"):
-                raise ValueError("a single array")
-            arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+        arrays = _read_archive(path)
+    except Exception as error:  # zipfile, zlib and numpy.load raise a dozen classes for bad bytes
         raise OdpError(
-            f"calibration file '{path}' is not an .npz archive of plain arrays ({error}); "
-            "write it with numpy.savez(path, input_name=array)"
+            f"calibration file '{path}' is not an .npz archive of plain arrays "
+            f"({_reason(error)}); write it with numpy.savez(path, input_name=array)"
         ) from None
     return split_samples(arrays, model, path.name, limit)
+
+
+def _read_archive(path: Path) -> dict[str, NDArray[Any]]:
+    if not zipfile.is_zipfile(path):
+        raise OdpError("no zip archive" if path.stat().st_size else "the file is empty")
+    with np.load(path, allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
+
+
+def _reason(error: Exception) -> str:
+    text = one_line(error)
+    # What numpy says of pickles is advice to a programmer, which the user cannot follow.
+    return "it holds Python objects" if "allow_pickle" in text else text
 
 
 def split_samples(
@@ -150,19 +160,31 @@ def _split(
         same_kind = np.can_cast(array.dtype, wanted, "same_kind")
         if not same_kind and not (array.dtype.kind in "iu" and wanted.kind in "iu"):
             raise OdpError(f"{where} has dtype {array.dtype}, the model wants {dtype}")
-        array = array.astype(wanted)
+        array = _converted(array, wanted, where)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise OdpError(f"{where} contains NaN or infinity")
     if array.shape == shape:
         return [array]
     if array.shape[1:] == shape:
         return list(array)
-    if array.shape[1:] == shape[1:] and shape and array.shape[0] % shape[0] == 0:
+    stacked = array.ndim == len(shape) > 0 and array.shape[1:] == shape[1:] and shape[0] > 0
+    if stacked and array.shape[0] % shape[0] == 0:
         return [array[i : i + shape[0]] for i in range(0, array.shape[0], shape[0])]
     raise OdpError(
         f"{where} has shape {list(array.shape)}, the model wants {list(shape)}, "
         f"or that with a number of samples in front"
     )
+
+
+def _converted(array: NDArray[Any], wanted: np.dtype[Any], where: str) -> NDArray[Any]:
+    """`array` in the dtype of the input, if that can hold its values."""
+    with np.errstate(over="ignore"):
+        converted = array.astype(wanted)
+    finite = np.isfinite(array) if array.dtype.kind == "f" else np.ones(array.shape, bool)
+    exact = wanted.kind == "f" or bool((converted == array).all())
+    if not exact or not np.isfinite(converted[finite]).all():
+        raise OdpError(f"{where} has dtype {array.dtype} and values that {wanted} cannot hold")
+    return converted
 
 
 def _random(
