@@ -58,7 +58,7 @@ def _without_weights(model: ir.Model) -> bytes:
     for value in large_initializers(model):
         if value.name not in listed:
             proto.graph.input.append(ir.serde.serialize_value(value))
-    return proto.SerializeToString()
+    return bytes(proto.SerializeToString())
 
 
 def _is_large(model: ir.Model) -> bool:

@@ -241,8 +241,12 @@ def _forget_symbols(model: ir.Model) -> None:
     """Drop symbolic dimensions of intermediate values and outputs.
 
     They are names for "unknown" there: exporters reuse one name for different sizes, so they are
-    inferred again instead of being replaced.
+    inferred again instead of being replaced.  Of an output not even the rank is kept: ddddocr's
+    common.onnx declares rank 2 for what is rank 3 as soon as its input shape is known.
     """
+    for value in model.graph.outputs:
+        if value.shape is not None and not value.shape.is_static():
+            value.shape = None
     for graph in model.graphs():
         values = [o for node in graph for o in node.outputs]
         if graph is not model.graph:

@@ -43,6 +43,7 @@ KNOWN_DOMAINS = frozenset(
 HISTORIC_CONTRIB_OPERATORS = frozenset({"SimplifiedLayerNormalization"})
 """What ONNX Runtime's optimizer writes into the default domain although no ONNX version has it."""
 
+_PLACEHOLDERS = frozenset({"?", "-1", "None"})
 _DATA_TYPES = frozenset(onnx.TensorProto.DataType.values())
 
 
@@ -127,7 +128,24 @@ def _deserialise(
         logger.setLevel(level)
     _attach_weights(path, model, skeleton, buffer)
     _attach_external_data(path, model)
+    _forget_placeholder_sizes(model)
     return model
+
+
+def _forget_placeholder_sizes(model: ir.Model) -> None:
+    """Read a size of -1, and a symbol called "?", as an unknown size: paddle2onnx writes both.
+
+    As a symbol "?" would tie height and width together.
+    """
+    for graph in model.graphs():
+        outputs = (output for node in graph for output in node.outputs)
+        for value in (*graph.inputs, *outputs):
+            if value.shape is not None and any(map(_is_placeholder, value.shape)):
+                value.shape = ir.Shape([None if _is_placeholder(d) else d for d in value.shape])
+
+
+def _is_placeholder(dim: int | ir.SymbolicDim) -> bool:
+    return dim < 0 if isinstance(dim, int) else dim.value in _PLACEHOLDERS
 
 
 def root_reason(error: BaseException) -> str:

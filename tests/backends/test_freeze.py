@@ -9,6 +9,7 @@ import onnx_ir as ir
 import pytest
 from onnx import helper, numpy_helper
 
+from odp.backends.onnx.check import check_model
 from odp.backends.onnx.errors import OnnxError
 from odp.backends.onnx.freeze import (
     freeze_shapes,
@@ -165,6 +166,14 @@ def test_weights_listed_as_inputs_become_plain_weights(parse_model) -> None:
     model = simplify(ir.from_proto(proto))
     assert [v.name for v in model.graph.inputs] == ["x"]
     assert undetermined_inputs(model) == {}
+
+
+def test_a_wrong_rank_of_an_output_is_not_believed(parse_model) -> None:
+    proto = parse_model(_RESHAPED, 18)
+    proto.graph.output[0].type.tensor_type.shape.dim.add(dim_param="one_too_many")
+    model = simplify(freeze_shapes(ir.from_proto(proto), {"x": [2, 3, 4]}))
+    assert model.graph.outputs[0].shape == ir.Shape([2, 12])
+    check_model(model)
 
 
 def test_sequences_keep_their_type(parse_model) -> None:

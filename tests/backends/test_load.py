@@ -170,3 +170,12 @@ def test_known_domains_and_local_functions_pass_and_inline(run_model) -> None:
     inline_functions(model)
     assert [node.op_type for node in model.graph] == ["Add", "FastGelu"]
     assert not model.functions
+
+
+def test_placeholders_are_unknown_sizes(proto, tmp_path) -> None:
+    dims = proto.graph.input[0].type.tensor_type.shape.dim
+    dims[0].dim_value = -1
+    dims.add(dim_param="?")
+    onnx.save(proto, tmp_path / "m.onnx")
+    shape = load_model(tmp_path / "m.onnx").graph.inputs[0].shape
+    assert [d if isinstance(d, int) else d.value for d in shape] == [None, 64, None]
