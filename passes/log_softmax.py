@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from odp.approximations.interval import Interval
-from odp.passes.finite_mask import finite_mask
 from odp.passes.softmax import shifted_exp
 from odp.rewriter.graph import Value
 from odp.rewriter.pattern import Match, Pattern, op, variable
@@ -22,7 +21,8 @@ _X = variable("x")
 class LogSoftmax(Pass):
     """Replace x - max - log(sum(exp(x - max))); the sum lies between 1 and the number of classes.
 
-    ReduceLogSumExp is the same without the subtraction.
+    ReduceLogSumExp is the same without the subtraction.  Masks keep their values: the logarithm of
+    a masked probability is the mask.
     """
 
     name: ClassVar[str] = "log_softmax"
@@ -41,7 +41,6 @@ class LogSoftmax(Pass):
         x = match["x"]
         if axes is None or x.shape is None:
             raise Refusal("the rank of the input or the axes are not known at rewriting time")
-        x = finite_mask(x, build)
         largest = build.reduce("max", x, axes)
         total = build.reduce("sum", shifted_exp(x, axes, build), axes)
         logarithm = build.function("log", total, domain=_sum_domain(x, axes))

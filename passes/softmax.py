@@ -43,18 +43,29 @@ class Softmax(Pass):
         if match.root.op == "exp":
             shifted = match.root.inputs[0]
             assert shifted is not None
-            return build.function("exp", shifted, domain=_NON_POSITIVE, maskable=True)
+            finite = finite_mask(match["x"], build)
+            return build.function(
+                "exp", shifted, domain=_NON_POSITIVE, maskable=True, masks_finite=finite
+            )
         axes = match.nodes.get("total", match.root).attributes["axes"]
         if axes is None:
             raise Refusal("the rank of the input or the axes are not known at rewriting time")
-        weights = shifted_exp(finite_mask(match["x"], build), axes, build)
+        x = match["x"]
+        weights = shifted_exp(x, axes, build, finite_mask(x, build))
         return build.div(weights, build.reduce("sum", weights, axes))
 
 
-def shifted_exp(x: Value, axes: tuple[int, ...], build: SiteBuilder) -> Value:
-    """Emit `exp(x - max(x))`."""
+def shifted_exp(
+    x: Value, axes: tuple[int, ...], build: SiteBuilder, masks_finite: bool = False
+) -> Value:
+    """Emit `exp(x - max(x))`; see `SiteBuilder.function` for `masks_finite`."""
     shifted = build.sub(x, build.reduce("max", x, axes))
     extents = [] if x.shape is None else [x.shape[axis] or 1 for axis in axes]
     return build.function(
-        "exp", shifted, domain=_NON_POSITIVE, maskable=True, summed=math.prod(extents)
+        "exp",
+        shifted,
+        domain=_NON_POSITIVE,
+        maskable=True,
+        masks_finite=masks_finite,
+        summed=math.prod(extents),
     )

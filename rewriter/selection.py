@@ -62,12 +62,21 @@ class Defaults:
 
 @dataclass(frozen=True)
 class Choice:
-    """The expression for one site and the bounds its input is clipped to (None: not clipped)."""
+    """The expression for one site and the bounds its input is clipped to (None: not clipped).
+
+    Attributes:
+        approximant: the expression.
+        guard: as it is in force.
+        low: lower bound of a clip.
+        high: upper bound of a clip.
+        mask_low: lower bound of a clip for masks that could not be made finite.
+    """
 
     approximant: Approximant
     guard: Guard
     low: float | None
     high: float | None
+    mask_low: float | None = None
 
 
 @dataclass
@@ -149,7 +158,7 @@ def _choose(
                     f"{site.id}: error {budget:g} is out of reach, {budget * relaxation:g} is met"
                 )
                 selection.warnings.append(text)
-            return _guarded(approximant, site, guard)
+            return _guarded(approximant, site, guard, observation.masked)
     assert failure is not None
     raise failure
 
@@ -259,10 +268,10 @@ def _is_relative(site: Site, function: Function, domain: Interval) -> bool:
     return function.relative
 
 
-def _guarded(approximant: Approximant, site: Site, guard: Guard) -> Choice:
+def _guarded(approximant: Approximant, site: Site, guard: Guard, masked: bool) -> Choice:
     domain, safe = approximant.domain, approximant.safe_interval
     if guard == "none":
-        return Choice(approximant, guard, None, None)
+        return Choice(approximant, guard, None, None, domain.lo if masked else None)
     low = None if site.hint.lo >= domain.lo or safe.lo <= -_UNBOUNDED else domain.lo
     high = None if site.hint.hi <= domain.hi or safe.hi >= _UNBOUNDED else domain.hi
     if site.maskable:
@@ -301,6 +310,7 @@ class Approximating:
         disabled = self._enabled is not None and site.request.typed not in self._enabled
         if choice is None or disabled:
             return emit_native(builder, site.function, x)
-        if choice.low is not None or choice.high is not None:
-            x = builder.op("clip", x, low=choice.low, high=choice.high)
+        low = choice.mask_low if choice.low is None and not site.masks_finite else choice.low
+        if low is not None or choice.high is not None:
+            x = builder.op("clip", x, low=low, high=choice.high)
         return builder.expression(choice.approximant.expression, x)

@@ -45,6 +45,7 @@ class Site:
         hint: interval in which the mathematics puts every input (softmax: x - max <= 0).
         cover: interval that the approximant must hold on in any case, or None.
         maskable: inputs far below the domain are attention masks, not data.
+        masks_finite: the masks in this graph are small numbers now, and need no clip.
         summed: number of results that are added up, errors included; 1 if none are.
         node: name of the root of the match.
         module_path: of the root.
@@ -58,6 +59,7 @@ class Site:
     hint: Interval
     cover: Interval | None
     maskable: bool
+    masks_finite: bool
     summed: int
     node: str
     module_path: str
@@ -133,6 +135,7 @@ class SiteBuilder(Builder):
         replaces: str | None = None,
         share: str | None = None,
         maskable: bool = False,
+        masks_finite: bool = False,
         summed: int = 1,
     ) -> Value:
         """Emit a function of the library at `x`.
@@ -147,6 +150,8 @@ class SiteBuilder(Builder):
             share: sites of one match with the same `share` use one domain and one approximant, as
                 the time steps of a recurrent layer do.
             maskable: whether inputs far below the domain are attention masks.
+            masks_finite: whether `finite_mask` has replaced the masks that reach `x`; the others
+                are clipped even without a guard, because no expression survives them.
             summed: number of results that are added up, as a softmax adds a row.
         """
         folded = self._fold_function(name, x)
@@ -162,6 +167,7 @@ class SiteBuilder(Builder):
             hint=domain,
             cover=cover,
             maskable=maskable,
+            masks_finite=masks_finite,
             summed=summed,
             node=node.name,
             module_path=node.module_path,
