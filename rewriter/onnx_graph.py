@@ -240,10 +240,13 @@ class OnnxGraph(Graph):
     def fresh_name(self, wanted: str) -> str:
         """A value or node name that the model does not use yet."""
         if self._names is None:
-            self._names = set(self.model.graph.initializers)
-            for native in self._walk(self.model.graph, ""):
-                self._names.update(value.name or "" for value in native.outputs)
-                self._names.add(native.name or "")
+            # Names of an outer graph and of its bodies share one scope.
+            self._names = set()
+            for graph in self.model.graphs():
+                self._names.update(graph.initializers, (value.name or "" for value in graph.inputs))
+                for native in graph:
+                    self._names.update(value.name or "" for value in native.outputs)
+                    self._names.add(native.name or "")
         name = wanted
         while name in self._names:
             self._counter += 1
