@@ -176,7 +176,14 @@ class _Run:
         self.changed = True
 
     def _remember(self, attempt: Attempt) -> None:
-        for node in attempt.visited:
+        # An attempt may end before it reaches the anchor beside it: in c / sqrt(...), at c.
+        beside = {
+            operand.producer
+            for node in attempt.visited
+            for operand in node.inputs
+            if operand is not None and operand.producer is not None
+        }
+        for node in attempt.visited | beside:
             if node.op in self.request.rewrite.anchors:
                 best = self._best.get(node)
                 if best is None or attempt.progress > best.progress:

@@ -78,7 +78,7 @@ class Attempt:
 
     Attributes:
         visited: every node that was looked at.
-        progress: number of operations that fitted before the best attempt failed.
+        progress: operations and variables that fitted before the best attempt failed.
         node: the node that did not fit.
         reason: why, for a person.
     """
@@ -99,6 +99,11 @@ class _Bindings:
     values: dict[str, Value]
     nodes: dict[str, Node]
     covered: tuple[Node, ...]
+
+    @property
+    def progress(self) -> int:
+        """How much fitted so far, to tell which alternative came nearest."""
+        return len(self.covered) + len(self.values)
 
 
 class Pattern(ABC):
@@ -129,11 +134,11 @@ class _Variable(Pattern):
                 yield bound
             else:
                 reason = f"'{value.name}' is not the same value as '{known.name}' ({self.name})"
-                attempt.fail(len(bound.covered), value.producer, reason)
+                attempt.fail(bound.progress, value.producer, reason)
             return
         if self.predicate is not None and not self.predicate(value):
             reason = f"'{value.name}' is not {self.description}"
-            attempt.fail(len(bound.covered), value.producer, reason)
+            attempt.fail(bound.progress, value.producer, reason)
             return
         yield _Bindings(bound.values | {self.name: value}, bound.nodes, bound.covered)
 
@@ -153,14 +158,12 @@ class _Operation(Pattern):
         node = value.producer
         if node is None:
             what = "a constant" if value.constant is not None else "an input of the graph"
-            attempt.fail(
-                len(bound.covered), None, f"expected {self.name}, '{value.name}' is {what}"
-            )
+            attempt.fail(bound.progress, None, f"expected {self.name}, '{value.name}' is {what}")
             return
         attempt.visited.add(node)
         reason = self._mismatch(node, value)
         if reason is not None:
-            attempt.fail(len(bound.covered), node, reason)
+            attempt.fail(bound.progress, node, reason)
             return
         nodes = bound.nodes | {self.capture: node} if self.capture else bound.nodes
         inner = _Bindings(bound.values, nodes, (*bound.covered, node))
@@ -197,7 +200,7 @@ class _Operation(Pattern):
             return
         operand = operands[index]
         if operand is None:
-            attempt.fail(len(bound.covered), bound.covered[-1], f"input {index} is absent")
+            attempt.fail(bound.progress, bound.covered[-1], f"input {index} is absent")
             return
         for partial in self.operands[index].bind(operand, bound, attempt):
             yield from self._bind_operands(operands, partial, attempt, index + 1)
