@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,7 +75,7 @@ def rewrite(
     samples: int | None = None,
     seed: int = 0,
     measure: bool = True,
-    explain: Iterable[str] = (),
+    explain: Collection[str] = (),
     progress: Stage = lambda what, done, total: None,
 ) -> RewriteResult:
     """Replace the transcendental operations of a model by rational expressions.
@@ -92,7 +92,7 @@ def rewrite(
         samples: number of samples to use (to generate: 4 unless given).
         seed: of the generated inputs.
         measure: whether to measure the error of every pass at the outputs.
-        explain: names of passes whose near misses are wanted.
+        explain: names of passes, among `passes`, whose near misses are wanted.
         progress: called when a stage advances.
 
     Returns:
@@ -114,6 +114,9 @@ def rewrite(
     named = named_passes(passes) if isinstance(passes, str) else {p.name for p in typed}
     for chosen in typed:
         check_options(chosen)
+    silent = next((name for name in explain if name not in {p.name for p in typed}), None)
+    if silent is not None:
+        raise OdpError(f"cannot explain pass '{silent}': it is not one of the passes to run")
     requests = schedule(typed, registry())
     if guard not in ("clip", "none"):
         raise OdpError(f"guard is 'clip' or 'none', not '{guard}'")
