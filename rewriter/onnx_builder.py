@@ -164,6 +164,8 @@ class OnnxBuilder(Builder):
         target = data_type(attributes["dtype"])
         outputs = self._node("Cast", inputs, {"to": int(target)})
         outputs[0].native.type = ir.TensorType(target)
+        if inputs[0] is not None:
+            outputs[0].native.shape = _onnx(inputs[0]).native.shape
         return outputs
 
     def _emit_where(
