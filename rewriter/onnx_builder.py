@@ -109,6 +109,8 @@ class OnnxBuilder(Builder):
             native.outputs[0].type = first.type
         assert self._before.graph is not None
         self._before.graph.insert_before(self._before, native)
+        # A pass may emit and then refuse, or not use what it emitted.
+        self._graph.suspect(native)
         view = self._graph.node(native)
         view.emitted = True
         return view.outputs

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import onnx
 import onnx_ir as ir
@@ -42,17 +43,22 @@ def type_name(value: ir.Value | None) -> str | None:
 
 
 def _type_name(type_: ir.TypeProtocol) -> str | None:
+    if isinstance(type_, ir.TensorType):
+        return _tensor_type_name(type_.dtype)
     if isinstance(type_, ir.SequenceType):
         inner = _type_name(type_.elem_type)
         return inner and f"seq({inner})"
     if isinstance(type_, ir.OptionalType):
         inner = _type_name(type_.elem_type)
         return inner and f"optional({inner})"
-    if isinstance(type_, ir.TensorType):
-        names = {"FLOAT": "float", "DOUBLE": "double", "UNDEFINED": None}
-        name = names.get(type_.dtype.name, type_.dtype.name.lower())
-        return name and f"tensor({name})"
     return None
+
+
+@functools.cache
+def _tensor_type_name(dtype: ir.DataType) -> str | None:
+    names = {"FLOAT": "float", "DOUBLE": "double", "UNDEFINED": None}
+    name = names.get(dtype.name, dtype.name.lower())
+    return name and f"tensor({name})"
 
 
 def formal_parameter(
@@ -62,21 +68,45 @@ def formal_parameter(
     return formal[min(index, len(formal) - 1)]
 
 
-def _parameters(
-    schema: onnx.defs.OpSchema, node: ir.Node
-) -> Iterator[tuple[onnx.defs.OpSchema.FormalParameter, ir.Value | None, str]]:
+@dataclass(frozen=True)
+class _Signature:
+    """The allowed types of the parameters of a schema, as plain tuples.
+
+    Every access to a schema builds new Python objects from C++: reading it for each node was most
+    of the time of a check.  The last parameter of each list may be variadic.
+    """
+
+    inputs: tuple[tuple[str, frozenset[str]], ...]
+    outputs: tuple[tuple[str, frozenset[str]], ...]
+    variadic_inputs: bool
+    variadic_outputs: bool
+    attributes: frozenset[str]
+    arity: tuple[int, int, int, int]
+
+
+@functools.cache
+def _signature(schema: onnx.defs.OpSchema) -> _Signature:
+    constraints = {
+        c.type_param_str: frozenset(c.allowed_type_strs) for c in schema.type_constraints
+    }
     variadic = onnx.defs.OpSchema.FormalParameterOption.Variadic
-    for kind, formal, actual in (
-        ("input", schema.inputs, node.inputs),
-        ("output", schema.outputs, node.outputs),
-    ):
-        for index, value in enumerate(actual):
-            if not formal:
-                continue
-            parameter = formal_parameter(formal, index)
-            if index >= len(formal) and parameter.option != variadic:
-                continue
-            yield parameter, value, kind
+    inputs, outputs = list(schema.inputs), list(schema.outputs)
+
+    def types(
+        formal: Sequence[onnx.defs.OpSchema.FormalParameter],
+    ) -> tuple[tuple[str, frozenset[str]], ...]:
+        return tuple(
+            (p.type_str, constraints.get(p.type_str, frozenset({p.type_str}))) for p in formal
+        )
+
+    return _Signature(
+        inputs=types(inputs),
+        outputs=types(outputs),
+        variadic_inputs=bool(inputs) and inputs[-1].option == variadic,
+        variadic_outputs=bool(outputs) and outputs[-1].option == variadic,
+        attributes=frozenset(schema.attributes),
+        arity=(schema.min_input, schema.max_input, schema.min_output, schema.max_output),
+    )
 
 
 def violated_type_variables(
@@ -88,17 +118,19 @@ def violated_type_variables(
         Type variable (`T`) or parameter type (`tensor(int64)`) -> (actual type, allowed types).
         Values of unknown type are not violations.
     """
-    constraints = {
-        c.type_param_str: frozenset(c.allowed_type_strs) for c in schema.type_constraints
-    }
+    signature = _signature(schema)
     violations: dict[str, tuple[str, frozenset[str]]] = {}
-    for parameter, value, _ in _parameters(schema, node):
-        actual = type_name(value)
-        if actual is None or (value is not None and not value.name):
-            continue
-        allowed = constraints.get(parameter.type_str, frozenset({parameter.type_str}))
-        if actual not in allowed:
-            violations[parameter.type_str] = actual, allowed
+    for formal, variadic, values in (
+        (signature.inputs, signature.variadic_inputs, node.inputs),
+        (signature.outputs, signature.variadic_outputs, node.outputs),
+    ):
+        for index, value in enumerate(values if formal else ()):
+            if value is None or not value.name or (index >= len(formal) and not variadic):
+                continue
+            actual = type_name(value)
+            variable, allowed = formal[min(index, len(formal) - 1)]
+            if actual is not None and actual not in allowed:
+                violations[variable] = actual, allowed
     return violations
 
 
@@ -122,11 +154,13 @@ def schema_violations(node: ir.Node, version: int) -> list[str]:
     reasons = []
     inputs = _used(node.inputs)
     outputs = _used(node.outputs)
-    if not schema.min_input <= inputs <= schema.max_input:
-        reasons.append(f"{inputs} inputs, opset {version} takes at most {schema.max_input}")
-    if not schema.min_output <= outputs <= schema.max_output:
-        reasons.append(f"{outputs} outputs, opset {version} gives at most {schema.max_output}")
-    unknown = sorted(set(node.attributes) - set(schema.attributes))
+    signature = _signature(schema)
+    min_input, max_input, min_output, max_output = signature.arity
+    if not min_input <= inputs <= max_input:
+        reasons.append(f"{inputs} inputs, opset {version} takes at most {max_input}")
+    if not min_output <= outputs <= max_output:
+        reasons.append(f"{outputs} outputs, opset {version} gives at most {max_output}")
+    unknown = sorted(set(node.attributes) - signature.attributes)
     if unknown:
         reasons.append(f"attribute {', '.join(unknown)} does not exist in opset {version}")
     for actual, allowed in violated_type_variables(schema, node).values():

@@ -168,13 +168,14 @@ def rewrite(
         sites=site_records(sites, observations, selection, keys),
         approximants=records,
     )
-    for record in report.passes:
-        record.isolated = isolated.get(record.name, {})
-        record.cumulative = cumulative.get(record.name, {})
     if measure:
         from odp.rewriter.measurement import compare
 
         report.total = compare(reference, _outputs(lowered.model, feeds))
+        cumulative |= dict.fromkeys(list(isolated)[-1:], report.total)
+    for record in report.passes:
+        record.isolated = isolated.get(record.name, {})
+        record.cumulative = cumulative.get(record.name, {})
     report.warnings = _warnings(feeds, selection)
     return RewriteResult(lowered.model, report, result.near_misses)
 
@@ -249,7 +250,10 @@ def _measure(
     reference: Outputs,
     progress: Stage,
 ) -> tuple[dict[str, dict[str, Metrics]], dict[str, dict[str, Metrics]]]:
-    """Metrics of every pass that has sites: alone, and together with all passes before it."""
+    """Metrics of every pass that has sites: alone, and together with all passes before it.
+
+    All passes together are left out: that is the model that comes out, and measured as such.
+    """
     from odp.rewriter.manager import rewrite_graph
     from odp.rewriter.measurement import compare
     from odp.rewriter.selection import Approximating
@@ -271,7 +275,8 @@ def _measure(
     for index, name in enumerate(names):
         progress("measure", index, len(names))
         isolated[name] = metrics(frozenset({name}))
-        cumulative[name] = metrics(frozenset(names[: index + 1]))
+        if name != names[-1]:
+            cumulative[name] = metrics(frozenset(names[: index + 1]))
     progress("measure", len(names), len(names))
     return isolated, cumulative
 
@@ -282,8 +287,9 @@ def _lower(graph: OnnxGraph, opset: int | None) -> OnnxGraph:
     from odp.backends.onnx.legalise import legalise
     from odp.rewriter.onnx_graph import OnnxGraph
 
-    run_shape_inference(graph.model)
-    if opset is not None:
+    if opset is None:
+        run_shape_inference(graph.model)
+    else:
         legalise(graph.model, opset)
     check_model(graph.model)
     return OnnxGraph(graph.model)
