@@ -18,7 +18,7 @@ _DENOMINATOR = op("add", op("exp", negative(_X)), number(1.0))
 
 @dataclass(frozen=True, kw_only=True)
 class Silu(Pass):
-    """Replace x*sigmoid(x) and the quick GELU x*sigmoid(1.702x).
+    """Replace x*sigmoid(x) and x*sigmoid(alpha*x), with alpha = 1.702 the quick GELU.
 
     The gate alone is approximated: x*gate(x) keeps the right slope on both sides even where the
     gate is clipped.
@@ -28,7 +28,7 @@ class Silu(Pass):
     stage: ClassVar[int] = COMPOSITE
     patterns: ClassVar[Mapping[str, Pattern]] = {
         "silu": op("silu", _X) | op("mul", _X, sigmoid_of(_X)) | op("div", _X, _DENOMINATOR),
-        "quick_gelu": op("mul", _X, sigmoid_of(op("mul", _X, number(name="alpha")))),
+        "swish": op("mul", _X, sigmoid_of(op("mul", _X, number(name="alpha")))),
     }
     parts: ClassVar[Mapping[str, tuple[str, ...]]] = dict.fromkeys(patterns, ("sigmoid",))
     anchors: ClassVar[frozenset[str]] = frozenset({"silu", "sigmoid"})
