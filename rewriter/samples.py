@@ -166,7 +166,8 @@ def _split(
     if array.shape == shape:
         return [array]
     if array.shape[1:] == shape:
-        return list(array)
+        # Not list(array), which turns samples of rank 0 into scalars.
+        return [array[index, ...] for index in range(len(array))]
     stacked = array.ndim == len(shape) > 0 and array.shape[1:] == shape[1:] and shape[0] > 0
     if stacked and array.shape[0] % shape[0] == 0:
         return [array[i : i + shape[0]] for i in range(0, array.shape[0], shape[0])]
