@@ -367,9 +367,31 @@ def simplify(model: ir.Model, *, keep: Callable[[ir.Node], bool] = is_transcende
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
         common.LiftSubgraphInitializersToMainGraphPass()(model)
         common.RemoveUnusedNodesPass()(model)
+        _give_bodies_own_outputs(model)
         common.NameFixPass()(model)
         run_shape_inference(model)
     return model
+
+
+def _give_bodies_own_outputs(model: ir.Model) -> None:
+    """Let every body of If, Loop and Scan compute its outputs, as the standard asks for.
+
+    Without Identity nodes and stored constants of its own, a body may be left with an output that
+    belongs to the graph around it, which neither ONNX Runtime nor onnx.reference accepts.
+    """
+    for graph in model.graphs():
+        if graph is model.graph:
+            continue
+        for index, output in enumerate(graph.outputs):
+            producer = output.producer()
+            own = output in graph.inputs if producer is None else producer.graph is graph
+            if own:
+                continue
+            copy = ir.Node("", "Identity", [output])
+            result = copy.outputs[0]
+            result.type, result.shape = output.type, output.shape
+            graph.append(copy)
+            graph.outputs[index] = result
 
 
 def _has_large_input(node: ir.Node) -> bool:
