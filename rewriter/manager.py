@@ -95,14 +95,16 @@ def rewrite_graph(
     for request in requests:
         started = time.perf_counter()
         outcome = result.outcomes.setdefault(request.typed, Outcome())
-        run = _Run(graph, request, implementation, outcome, request.typed in explain)
+        # What softmax misses on behalf of exp, exp itself replaces: no near miss of exp.
+        explaining = request.typed in explain and request.rewrite.name == request.typed
+        run = _Run(graph, request, implementation, outcome, explaining)
         run.over(roots)
         refused.extend((request.typed, node, skipped) for node, skipped in run.refused)
+        if run.changed:
+            graph.remove_dead_nodes()
         if run.explaining:
             known = result.near_misses.setdefault(request.typed, [])
             known.extend(run.near_misses(roots))
-        if run.changed:
-            graph.remove_dead_nodes()
         outcome.seconds += time.perf_counter() - started
         result.skipped.setdefault(request.typed, [])
     for typed, node, skipped in refused:
@@ -171,9 +173,20 @@ class _Run:
         for old, new in zip(found.root.outputs, _as_tuple(replacement), strict=False):
             if new is not None:
                 self.graph.replace(old, new)
-        self._covered.add(found.root)
-        self._covered.update(node for node in found.covered if not node.output.consumers)
+        self._cover(found)
         self.changed = True
+
+    def _cover(self, found: Match) -> None:
+        """Claim the root, and what lies under it unless something else reads it."""
+        pending = [found.root]
+        while pending:
+            node = pending.pop()
+            self._covered.add(node)
+            for operand in node.inputs:
+                if operand is None or operand.is_output or operand.producer not in found.covered:
+                    continue
+                if all(reader in self._covered for reader in operand.consumers):
+                    pending.append(operand.producer)
 
     def _remember(self, attempt: Attempt) -> None:
         # An attempt may end before it reaches the anchor beside it: in c / sqrt(...), at c.
