@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from odp.approximations.errors import OdpError
 from odp.rewriter.execution import Feed, Session, watch_with_reference
 from odp.rewriter.graph import Builder, Value
 from odp.rewriter.manager import rewrite_graph
@@ -39,6 +40,7 @@ class Observation:
         high: largest finite input.
         elements: inputs in one run of the model.
         masked: whether masks were seen.
+        unseen: why nothing was seen, where that is not for the data to change.
         samples: up to 65,536 inputs, evenly sampled, the extremes included.
     """
 
@@ -46,6 +48,7 @@ class Observation:
     high: float = float("-inf")
     elements: int = 0
     masked: bool = False
+    unseen: str = ""
     samples: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
 
     @property
@@ -107,6 +110,7 @@ def calibrate(
     requests: Sequence[Request],
     feeds: Iterable[Feed],
     progress: Callable[[], None] = lambda: None,
+    bodies: bool = True,
 ) -> tuple[dict[str, Site], dict[str, Observation], list[dict[str, NDArray[Any]]]]:
     """Find all sites and watch them on data.
 
@@ -115,6 +119,8 @@ def calibrate(
         requests: the passes, from `schedule`.
         feeds: inputs, one mapping for each run.
         progress: called after each run.
+        bodies: whether to watch inside If, Loop and Scan, which is slow.  Where that turns out to
+            be impossible, the sites there stay unseen.
 
     Returns:
         Sites by id, observations by site id, and the outputs of the model for each feed.
@@ -139,14 +145,24 @@ def calibrate(
         for site_id in readers[name]:
             observations[site_id].add(array, recorder.sites[site_id].maskable)
 
-    inner = any(site.graph_path for site in recorder.sites.values())
+    inner = [site_id for site_id, site in recorder.sites.items() if site.graph_path]
     outputs = []
-    if inner:
+    if inner and bodies:
         run = watch_with_reference(clone.model, list(natives.values()), see)
-        for feed in feeds:
-            outputs.append(run(feed))
-            progress()
+        try:
+            for feed in feeds:
+                outputs.append(run(feed))
+                progress()
+        except OdpError as error:
+            sites, observations, outputs = calibrate(graph, requests, feeds, progress, False)
+            for site_id in inner:
+                observations[site_id].unseen = str(error)
+            return sites, observations, outputs
         return recorder.sites, observations, outputs
+    for site_id in inner:
+        for name in [name for name, known in readers.items() if site_id in known]:
+            readers[name].remove(site_id)
+    natives = {name: value for name, value in natives.items() if readers[name]}
     session = Session(clone.model, list(natives.values()))
     for feed in feeds:
         results = session.run(feed)

@@ -185,7 +185,8 @@ def domain_of(
         if site.hint.is_finite:
             return site.hint
         raise ApproximationError(
-            f"{site.function} at '{site.node}' was never reached by the calibration data; "
+            f"{site.function} at '{site.node}' "
+            f"{observation.unseen or 'was never reached by the calibration data'}; "
             f"give a domain with {site.request.typed}{{domain=lo:hi}}"
         )
     low, high = _widened(observation, margin, function)
