@@ -31,7 +31,7 @@ def rewrite(
 ) -> tuple[odp.RewriteResult, dict[str, int]]:
     """The result with explanations for all typed passes, and the pattern counts of each."""
     model = build_model(body, inputs=inputs, **options)  # type: ignore[arg-type]
-    names = [name.partition("{")[0] for name in passes.split(",")]
+    names = [name for name in passes.split(",") if name != "all"]
     result = odp.rewrite(model, passes, calibration=uniform(inputs), explain=names)
     patterns = {k: v for record in result.report.passes for k, v in record.patterns.items()}
     return result, patterns
