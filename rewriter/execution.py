@@ -92,10 +92,13 @@ def watch_with_reference(
         see: called with the name of a watched value and its array whenever it is computed.
 
     Returns:
-        A function from a feed to the outputs by name.
+        A function from a feed to the outputs by name; it raises `OdpError` where the reference
+        implementation cannot run the model.
     """
     from onnx.reference import ReferenceEvaluator
     from onnx.reference.op_run import OpRun
+
+    from odp.rewriter.reference_loop import Loop
 
     class Observe(OpRun):
         op_domain = "odp"
@@ -121,10 +124,19 @@ def watch_with_reference(
             owner.insert_before(owner[0], node)
     model.graph.opset_imports["odp"] = 1
     outputs = [output.name or "" for output in model.graph.outputs]
-    evaluator = ReferenceEvaluator(ir.to_proto(model), new_ops=[Observe])
+    evaluator: Any = None
 
     def run(feed: Feed) -> dict[str, NDArray[Any]]:
-        return dict(zip(outputs, evaluator.run(None, dict(feed)), strict=True))
+        nonlocal evaluator
+        try:
+            if evaluator is None:
+                evaluator = ReferenceEvaluator(ir.to_proto(model), new_ops=[Observe, Loop])
+            return dict(zip(outputs, evaluator.run(None, dict(feed)), strict=True))
+        except Exception as error:
+            raise OdpError(
+                "is in the body of an If, Loop or Scan, and onnx.reference, which looks inside, "
+                f"cannot run the model ({one_line(error)})"
+            ) from None
 
     return run
 
