@@ -172,6 +172,9 @@ class _Run:
         self.outcome.patterns[pattern] = number
         for old, new in zip(found.root.outputs, _as_tuple(replacement), strict=False):
             if new is not None:
+                if new.dtype != old.dtype and new.is_floating and None not in (new.dtype, old.dtype):
+                    # The pass worked in the type behind a cast, or in a wider one.
+                    new = build.op("cast", new, dtype=old.dtype)
                 self.graph.replace(old, new)
         self._cover(found)
         self.changed = True
@@ -183,10 +186,11 @@ class _Run:
             node = pending.pop()
             self._covered.add(node)
             for operand in node.inputs:
-                if operand is None or operand.is_output or operand.producer not in found.covered:
+                producer = None if operand is None or operand.is_output else operand.producer
+                if operand is None or producer is None or producer not in found.covered:
                     continue
                 if all(reader in self._covered for reader in operand.consumers):
-                    pending.append(operand.producer)
+                    pending.append(producer)
 
     def _remember(self, attempt: Attempt) -> None:
         # An attempt may end before it reaches the anchor beside it: in c / sqrt(...), at c.
