@@ -35,7 +35,7 @@ class Loop(_Loop):  # type: ignore[misc, unused-ignore]
     def _run(self, trips: Any, condition: Any, *states: Any, **context: Any) -> tuple[Any, ...]:
         self._collected.clear()
         condition = np.array(True) if condition is None else condition
-        results = list(super()._run(trips, condition, *states, **context))
+        results = list(super()._run(trips, condition, *states, **context))  # type: ignore[no-untyped-call]
         for index in range(self.K if self._collected else 0):
             stacked = np.stack([outputs[1 + self.N + index] for outputs in self._collected])
             results[self.N + index] = stacked
