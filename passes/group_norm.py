@@ -31,7 +31,9 @@ class GroupNorm(Pass):
             raise Refusal("the shape of the input is not static; give it with --shape")
         shape = [extent or 1 for extent in x.shape]
         groups, channels = attributes["groups"], shape[1]
-        grouped = build.op("reshape", x, shape=[shape[0], groups, math.prod(shape[1:]) // groups])
+        grouped = build.op(
+            "reshape", build.widened(x), shape=[shape[0], groups, math.prod(shape[1:]) // groups]
+        )
         centred = build.sub(grouped, build.reduce("mean", grouped, (2,)))
         variance = build.reduce("mean", build.mul(centred, centred), (2,))
         inverse = inverse_deviation(variance, attributes["epsilon"], build)

@@ -25,7 +25,7 @@ class InstanceNorm(Pass):
     anchors: ClassVar[frozenset[str]] = frozenset({"instance_norm"})
 
     def rewrite(self, match: Match, build: SiteBuilder) -> Replacement:
-        x = match["x"]
+        x = build.widened(match["x"])
         if x.rank is None:
             raise Refusal("the rank of the input is not known at rewriting time")
         axes = tuple(range(2, x.rank))

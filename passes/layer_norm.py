@@ -43,6 +43,7 @@ class LayerNorm(Pass):
             scale, bias, axes = operands[1], operands[2], root.attributes["axes"]
         if axes is None:
             raise Refusal("the rank of the input is not known at rewriting time")
+        x = build.widened(x)
         mean = build.reduce("mean", x, axes)
         centred = build.sub(x, mean)
         variance = build.reduce("mean", build.mul(centred, centred), axes)

@@ -26,5 +26,7 @@ class Log(ElementaryPass):
     def rewrite(self, match: Match, build: SiteBuilder) -> Replacement:
         x, attributes = match["x"], match.root.attributes
         if match.root.op == "reduce_log_sum":
-            x = build.reduce("sum", x, reduction_axes(match.root), attributes["keepdims"])
+            x = build.reduce(
+                "sum", build.widened(x), reduction_axes(match.root), attributes["keepdims"]
+            )
         return build.function("log", x)

@@ -41,6 +41,7 @@ class LogSoftmax(Pass):
         x = match["x"]
         if axes is None or x.shape is None:
             raise Refusal("the rank of the input or the axes are not known at rewriting time")
+        x = build.widened(x)
         largest = build.reduce("max", x, axes)
         total = build.reduce("sum", shifted_exp(x, axes, build), axes)
         logarithm = build.function("log", total, domain=_sum_domain(x, axes))

@@ -28,7 +28,7 @@ class LpNorm(Pass):
     anchors: ClassVar[frozenset[str]] = frozenset({"lp_norm"})
 
     def rewrite(self, match: Match, build: SiteBuilder) -> Replacement:
-        x, axes = match["x"], match.root.attributes["axes"]
+        x, axes = build.widened(match["x"]), match.root.attributes["axes"]
         if axes is None:
             raise Refusal("the rank of the input is not known at rewriting time")
         total = build.reduce("sum", build.mul(x, x), axes)

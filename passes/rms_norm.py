@@ -42,6 +42,7 @@ class RmsNorm(Pass):
             scale, axes = operands[1], root.attributes["axes"]
         if axes is None:
             raise Refusal("the rank of the input is not known at rewriting time")
+        x = build.widened(x)
         variance = build.reduce("mean", build.mul(x, x), axes)
         inverse = inverse_deviation(variance, root.attributes["epsilon"], build)
         normalised = build.mul(x, inverse)

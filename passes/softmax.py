@@ -51,7 +51,8 @@ class Softmax(Pass):
         if axes is None:
             raise Refusal("the rank of the input or the axes are not known at rewriting time")
         x = match["x"]
-        weights = shifted_exp(x, axes, build, finite_mask(x, build))
+        finite = finite_mask(x, build)
+        weights = shifted_exp(build.widened(x), axes, build, finite)
         return build.div(weights, build.reduce("sum", weights, axes))
 
 

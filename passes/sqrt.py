@@ -31,5 +31,6 @@ class Sqrt(ElementaryPass):
         x, attributes = match["x"], match.root.attributes
         if match.root.op == "reduce_l2":
             axes = reduction_axes(match.root)
+            x = build.widened(x)
             x = build.reduce("sum", build.mul(x, x), axes, attributes["keepdims"])
         return build.function("sqrt", x, domain=_NON_NEGATIVE)

@@ -53,6 +53,10 @@ VOCABULARY: frozenset[str] = frozenset(
 """Every operation name that patterns may use and that a `Builder` can emit."""
 
 
+_NARROW = ("float16", "bfloat16")
+_FLOATING = (*_NARROW, "float32", "float64")
+
+
 class Value(ABC):
     """An edge of the graph: the result of one node, an input of the graph, or a constant."""
 
@@ -202,23 +206,27 @@ class Builder(ABC):
 
     def add(self, a: Value, b: Value | float) -> Value:
         """`a + b`."""
-        return self.op("add", a, self._operand(b, a))
+        return self._binary("add", a, b)
 
     def sub(self, a: Value, b: Value | float) -> Value:
         """`a - b`."""
-        return self.op("sub", a, self._operand(b, a))
+        return self._binary("sub", a, b)
 
     def mul(self, a: Value, b: Value | float) -> Value:
         """`a * b`."""
-        return self.op("mul", a, self._operand(b, a))
+        return self._binary("mul", a, b)
 
     def div(self, a: Value, b: Value | float) -> Value:
         """`a / b`."""
-        return self.op("div", a, self._operand(b, a))
+        return self._binary("div", a, b)
 
     def rsub(self, a: float, b: Value) -> Value:
         """`a - b` with a number on the left."""
         return self.op("sub", self.number(a, b), b)
+
+    def widened(self, x: Value) -> Value:
+        """`x`, as float32 if it is float16 or bfloat16: sums of squares leave those ranges."""
+        return self.op("cast", x, dtype="float32") if x.dtype in _NARROW else x
 
     def reduce(
         self, kind: str, x: Value, axes: Sequence[int] | Value, keepdims: bool = True
@@ -231,8 +239,14 @@ class Builder(ABC):
             return self.op(f"reduce_{kind}", x, axes, axes=None, keepdims=keepdims)
         return self.op(f"reduce_{kind}", x, axes=tuple(axes), keepdims=keepdims)
 
-    def _operand(self, operand: Value | float, like: Value) -> Value:
-        return operand if isinstance(operand, Value) else self.number(operand, like)
+    def _binary(self, name: str, a: Value, b: Value | float) -> Value:
+        if not isinstance(b, Value):
+            return self.op(name, a, self.number(b, a))
+        if a.dtype != b.dtype and a.dtype in _FLOATING and b.dtype in _FLOATING:
+            # Patterns look through casts, so the two may come from either side of one.
+            wide = max(a.dtype, b.dtype, "float32", key=_FLOATING.index)
+            a, b = (x if x.dtype == wide else self.op("cast", x, dtype=wide) for x in (a, b))
+        return self.op(name, a, b)
 
 
 class Graph(ABC):

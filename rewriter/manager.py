@@ -172,7 +172,11 @@ class _Run:
         self.outcome.patterns[pattern] = number
         for old, new in zip(found.root.outputs, _as_tuple(replacement), strict=False):
             if new is not None:
-                if new.dtype != old.dtype and new.is_floating and None not in (new.dtype, old.dtype):
+                if (
+                    new.dtype != old.dtype
+                    and new.is_floating
+                    and None not in (new.dtype, old.dtype)
+                ):
                     # The pass worked in the type behind a cast, or in a wider one.
                     new = build.op("cast", new, dtype=old.dtype)
                 self.graph.replace(old, new)
