@@ -61,7 +61,7 @@ class Recurrent(Pass):
             projected = build.op("matmul", x, parameters.matrix(1))
             if bias is not None:
                 projected = build.add(projected, bias)
-            steps = (projected,)
+            steps: tuple[Value, ...] = (projected,)
             if length > 1:
                 steps = build.op_with_outputs(
                     "split", length, projected, axis=0, sizes=[1] * length

@@ -139,7 +139,8 @@ def _schema_body(
     import onnx.defs
 
     version = versions[node.domain]
-    schema = onnx.defs.get_schema(node.op_type, version, node.domain)
+    # The stubs of onnx do not have the functions of a schema.
+    schema: Any = onnx.defs.get_schema(node.op_type, version, node.domain)
     proto = ir.serde.serialize_node(node)
     fixed = [v for v in schema.function_opset_versions if v <= version]
     dependent = [v for v in schema.context_dependent_function_opset_versions if v <= version]

@@ -137,7 +137,7 @@ def is_transcendental(node: ir.Node) -> bool:
     if kind in ("LpPool", "GlobalLpPool"):
         return int(_attribute(node, "p", 2)) != 1
     if kind == "CausalConvWithState":
-        return _attribute(node, "activation", "none") != "none"
+        return bool(_attribute(node, "activation", "none") != "none")
     return kind in _TRANSCENDENTAL
 
 

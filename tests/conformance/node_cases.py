@@ -17,9 +17,7 @@ from odp.rewriter.onnx_vocabulary import is_transcendental, qualified_type
 
 __all__ = ["OUT_OF_SCOPE", "NodeCase", "node_cases"]
 
-_OTHER_FLOATS = frozenset(
-    {ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE}
-)
+_OTHER_FLOATS = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE})
 
 _TRAINING = "a step of an optimiser in training, not part of a model that is run"
 _EMPTY = "a sum over no elements is 0 and its logarithm -inf, which no rational expression gives"
@@ -74,6 +72,7 @@ def node_cases() -> tuple[NodeCase, ...]:
         collected = collect_testcases(None)
     cases = []
     for case in collected:
+        assert case.model is not None and case.data_sets is not None
         model = ir.from_proto(case.model)
         kinds = [qualified_type(node) for node in _all_nodes(model) if is_transcendental(node)]
         if not kinds or not _is_float32(model):

@@ -39,8 +39,8 @@ ROUNDOFF = 2.0**-24
 """Largest relative error of one float32 rounding."""
 
 _NATIVE_ROUNDINGS = 8
-"""What ONNX Runtime's elementary functions are off by, in roundings: its worst in version 1.32, asin,
-is off by 7.9 over 200,000 arguments."""
+"""What ONNX Runtime's elementary functions are off by, in roundings: asin, its worst in version
+1.32, is off by 7.9 over 200,000 arguments."""
 
 _SATURATING = frozenset({"sigmoid", "tanh", "erf", "normal_cdf", "mish_gate", "softplus_tail"})
 """Functions between 0 or -1 and 1 that are computed to a part of 1, not of their value."""
@@ -153,7 +153,9 @@ class _Analysis:
                 known[value] = exact(value.const_value.numpy())
         for node in graph:
             operands = [None if value is None else known[value] for value in node.inputs]
-            for output, tensor in zip(node.outputs, self._node(node, operands, known), strict=False):
+            for output, tensor in zip(
+                node.outputs, self._node(node, operands, known), strict=False
+            ):
                 known[output] = tensor
                 if output in self._marks.sites:
                     site, x = self._marks.sites[output]
@@ -209,7 +211,9 @@ class _Analysis:
         if kind in _NONEXPANSIVE or kind == "Cast":
             return [present[0].error + rounding[0]]
         if kind in _LARGEST:
-            wanted = [None if t is None else (t.error if t.is_floating else t.value) for t in operands]
+            wanted = [
+                None if t is None else (t.error if t.is_floating else t.value) for t in operands
+            ]
             return self._evaluate(node, wanted, _LARGEST[kind])
         if kind == "Div":
             a, b = present
@@ -294,7 +298,7 @@ def _terms(kind: str, operands: list[Tensor], value: NDArray[Any]) -> int:
     if kind in ("Sum", "Mean", "Pow"):
         return 8
     if kind == "MatMul":
-        return operands[0].value.shape[-1] + 1
+        return int(operands[0].value.shape[-1]) + 1
     if kind == "Conv":
         return int(operands[1].value[0].size) + 2
     return max(largest // max(value.size, 1), 1) + 2
@@ -329,9 +333,10 @@ def _site(site: Site, choice: Choice | None, x: Tensor) -> Tensor:
     change = _change(site.function, function.numpy, value, low, high)
     reach = np.maximum(np.abs(function.numpy(low)), np.abs(function.numpy(high)))
     reach = np.maximum(reach, np.nan_to_num(np.abs(value), posinf=0.0))
-    operations = sum(
-        (approximant.counts.multiplications, approximant.counts.divisions)
-    ) + approximant.counts.additions
+    operations = (
+        sum((approximant.counts.multiplications, approximant.counts.divisions))
+        + approximant.counts.additions
+    )
     declared = max(approximant.absolute_error, approximant.float32_error) + 4 * ROUNDOFF * reach
     if approximant.relative_error is not None:
         relative = approximant.relative_error + 2 * operations * ROUNDOFF
