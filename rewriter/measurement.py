@@ -111,11 +111,12 @@ class _Distance:
         norm_a, norm_b = float(np.sqrt(self.squares_a)), float(np.sqrt(self.squares_b))
         unchanged = 0.0 if distance == 0.0 else float("inf")
         both_zero = norm_a == norm_b == 0.0
+        cosine = 1.0 if both_zero else self.product / max(norm_a * norm_b, 1e-300)
         return Metrics(
             max_abs=self.max_abs,
             rmse=distance / float(np.sqrt(self.elements)),
             relative_l2=distance / norm_a if norm_a else unchanged,
-            cosine=1.0 if both_zero else self.product / max(norm_a * norm_b, 1e-300),
+            cosine=min(max(cosine, -1.0), 1.0),  # rounding may put it a last digit outside
             kl=None if divergence is None else divergence.kl,
             top1=None if divergence is None else divergence.agree / divergence.rows,
         )
@@ -137,7 +138,9 @@ def _divergence_for(name: str, original: Sequence[NDArray[Any]]) -> _Divergence 
 
 
 def _is_distribution(array: NDArray[Any]) -> bool:
-    return bool((array >= 0).all()) and bool(np.allclose(array.sum(-1), 1.0, atol=1e-3))
+    return bool((array >= 0).all()) and bool(
+        np.allclose(array.sum(-1, dtype=np.float64), 1.0, atol=1e-3)
+    )
 
 
 @dataclass

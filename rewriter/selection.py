@@ -59,6 +59,14 @@ class Defaults:
     margin: float = 0.25
     guard: Guard = "clip"
 
+    def __post_init__(self) -> None:
+        if not 0.0 < self.error < math.inf:
+            raise ApproximationError(f"error must be a positive number, not {self.error:g}")
+        if not 0.0 <= self.margin < math.inf:
+            raise ApproximationError(
+                f"margin must be zero or a positive number, not {self.margin:g}"
+            )
+
 
 @dataclass(frozen=True)
 class Choice:
