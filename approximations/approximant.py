@@ -60,7 +60,8 @@ class Approximant:
         description: scheme and parameters for a person.
         absolute_error: largest absolute error on `domain` in real arithmetic.
         relative_error: largest relative error; None where the function has a zero there.
-        error_kind: ``measured`` (maximum over a dense grid) or ``certified`` (proven bound).
+        error_kind: ``certified`` (both errors are proven upper bounds, and no divisor vanishes on
+            `domain`) or ``measured`` (maxima over a dense grid; nothing is proven).
         float32_error: largest absolute error on the grid when evaluated in float32.
         safe_interval: where it stays sane outside `domain`; see `measure.safe_interval`.
         relative: whether it was chosen by relative error.

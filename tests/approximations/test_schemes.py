@@ -10,6 +10,7 @@ import torch
 
 from odp.approximations import SCHEMES, Approximant, Function, Interval, approximate, get_function
 from odp.approximations.emitters import rounding_error
+from odp.approximations.measure import measure
 from odp.approximations.schemes.halley import halley_correction
 from odp.approximations.schemes.newton import newton_step
 from odp.approximations.schemes.pade import pade_coefficients
@@ -31,6 +32,10 @@ def test_every_scheme_reaches_the_error_on_a_narrow_domain(
     approximant = approximate(function, narrow(function), error=1e-3, scheme=scheme)
     assert approximant.scheme == scheme
     assert approximant.error <= 1e-3
+    assert approximant.error_kind == "certified"
+    measured = measure(approximant.expression, function, approximant.domain)
+    # 2**-48: float64 measures no smaller errors.
+    assert approximant.absolute_error <= 1.02 * measured.absolute + 2.0**-48
     check(approximant)
 
 
