@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx_ir as ir
@@ -14,7 +15,16 @@ from odp.rewriter.calibration import Recorder
 from odp.rewriter.manager import Result, rewrite_graph, schedule
 from odp.rewriter.onnx_graph import OnnxGraph
 from odp.rewriter.pass_options import parse_passes
-from odp.rewriter.rewrite_pass import COMPOSITE, ELEMENTARY, EXPANSION
+from odp.rewriter.pattern import Match, Pattern, op, variable
+from odp.rewriter.rewrite_pass import (
+    COMPOSITE,
+    ELEMENTARY,
+    EXPANSION,
+    Pass,
+    Refusal,
+    Replacement,
+)
+from odp.rewriter.site import SiteBuilder
 
 Graphs = Callable[..., OnnxGraph]
 
@@ -154,6 +164,29 @@ def test_a_refusal_that_another_pass_makes_good_is_not_reported(graph_of: Graphs
     result, recorder = rewritten(graph, "rope,sin")
     assert sites(recorder) == ["sin/sin/1/sin"]
     assert result.skipped["rope"] == []
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hesitant(Pass):
+    """Emits something, and then refuses."""
+
+    name: ClassVar[str] = "hesitant"
+    stage: ClassVar[int] = ELEMENTARY
+    patterns: ClassVar[Mapping[str, Pattern]] = {"exp": op("exp", variable("x"))}
+    parts: ClassVar[Mapping[str, tuple[str, ...]]] = {"exp": ("exp",)}
+    anchors: ClassVar[frozenset[str]] = frozenset({"exp"})
+
+    def rewrite(self, match: Match, build: SiteBuilder) -> Replacement:
+        build.mul(build.add(match["x"], 1.25), 2.5)
+        raise Refusal("on second thoughts")
+
+
+def test_what_was_emitted_before_a_refusal_is_removed(graph_of: Graphs) -> None:
+    graph = graph_of("(float[2] x) => (float[2] y) { y = Exp(x) }")
+    result = rewrite_graph(graph, schedule([Hesitant()], registry()), Recorder())
+    assert graph.operations() == {"Exp": 1}
+    assert not graph.model.graph.initializers
+    assert [skipped.reason for skipped in result.skipped["hesitant"]] == ["on second thoughts"]
 
 
 def test_constant_operands_are_folded_not_approximated(graph_of: Graphs) -> None:

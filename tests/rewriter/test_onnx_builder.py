@@ -133,7 +133,7 @@ def emitted(
         graph.builder(anchor, {"odp.pass": "test", "odp.site": "test/1"}), anchor.inputs[0]
     )
     graph.model.graph.outputs[0] = result.native  # type: ignore[attr-defined]
-    graph.remove_dead_nodes()
+    graph.model.graph.remove(anchor.native, safe=True)
     return graph, result
 
 
