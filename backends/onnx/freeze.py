@@ -17,75 +17,13 @@ from odp.backends.onnx.load import inline_functions
 from odp.backends.onnx.skeleton import large_initializers, serialise_skeleton
 
 __all__ = [
-    "TRANSCENDENTAL_OPERATORS",
     "freeze_shapes",
-    "is_transcendental",
+    "is_position_table",
     "require_static_inputs",
     "run_shape_inference",
     "simplify",
     "undetermined_inputs",
 ]
-
-TRANSCENDENTAL_OPERATORS = frozenset(
-    {
-        "Acos",
-        "Acosh",
-        "Asin",
-        "Asinh",
-        "Atan",
-        "Atanh",
-        "Attention",
-        "BatchNormalization",
-        "BiasGelu",
-        "Celu",
-        "Cos",
-        "Cosh",
-        "Elu",
-        "Erf",
-        "Exp",
-        "FastGelu",
-        "GRU",
-        "Gelu",
-        "GroupNormalization",
-        "InstanceNormalization",
-        "LRN",
-        "LSTM",
-        "LayerNormalization",
-        "LinearAttention",
-        "Log",
-        "LogSoftmax",
-        "LpNormalization",
-        "LpPool",
-        "MeanVarianceNormalization",
-        "Mish",
-        "NegativeLogLikelihoodLoss",
-        "Pow",
-        "QuickGelu",
-        "RMSNormalization",
-        "RNN",
-        "Reciprocal",
-        "ReduceL2",
-        "ReduceLogSum",
-        "ReduceLogSumExp",
-        "RotaryEmbedding",
-        "Selu",
-        "Sigmoid",
-        "SimplifiedLayerNormalization",
-        "Sin",
-        "Sinh",
-        "SkipLayerNormalization",
-        "SkipSimplifiedLayerNormalization",
-        "Softmax",
-        "SoftmaxCrossEntropyLoss",
-        "Softplus",
-        "Sqrt",
-        "SwiGLU",
-        "Swish",
-        "Tan",
-        "Tanh",
-    }
-)
-"""Operators that compute more than + - * /; `simplify` leaves them for the passes to report."""
 
 _FOLD_INPUT_LIMIT = 8192
 _FOLD_OUTPUT_LIMIT = 512 * 512
@@ -94,20 +32,13 @@ _FOLD_OUTPUT_LIMIT = 512 * 512
 _MAX_ROUNDS = 4
 
 
-def is_transcendental(node: ir.Node) -> bool:
-    """Tell whether a node computes something that rational arithmetic cannot.
+def is_position_table(node: ir.Node) -> bool:
+    """Whether a node is a sine or cosine: of constants, it is a table of rotary positions.
 
-    `Pow` with a constant integer exponent is a product, and therefore not transcendental.
+    The rope pass folds these itself and says so in the report; every other function of constants is
+    a constant like any other.
     """
-    if node.op_type not in TRANSCENDENTAL_OPERATORS:
-        return False
-    if node.op_type == "Pow" and node.domain == "" and len(node.inputs) == 2:
-        exponent = node.inputs[1]
-        tensor = exponent.const_value if exponent is not None else None
-        if tensor is not None and tensor.size <= _FOLD_INPUT_LIMIT:
-            values = tensor.numpy().astype(float)
-            return bool((values != values.round()).any())
-    return True
+    return node.domain == "" and node.op_type in ("Sin", "Cos")
 
 
 def _is_free_input(graph: ir.Graph, value: ir.Value) -> bool:
@@ -319,7 +250,7 @@ def _set_type(value: ir.Value, info: onnx.ValueInfoProto) -> None:
         value.shape = shape
 
 
-def simplify(model: ir.Model, *, keep: Callable[[ir.Node], bool] = is_transcendental) -> ir.Model:
+def simplify(model: ir.Model, *, keep: Callable[[ir.Node], bool] = is_position_table) -> ir.Model:
     """Fold constants, remove dead code, and bring the graph into one plain form, in place.
 
     Functions are inlined; Constant nodes become initializers; Identity nodes and the shape
@@ -352,10 +283,12 @@ def simplify(model: ir.Model, *, keep: Callable[[ir.Node], bool] = is_transcende
 
     with paused_collector(), _quiet("onnxscript"), _quiet("onnx_ir"):
         run_shape_inference(model)
-        for _ in range(_MAX_ROUNDS):
+        for number in range(_MAX_ROUNDS):
             result = optimizer.fold_constants(
                 model,
-                onnx_shape_inference=True,
+                # One inference for each node is half of the time of a round, and in the first
+                # one every node has had its turn.
+                onnx_shape_inference=number == 0,
                 input_size_limit=_FOLD_INPUT_LIMIT,
                 output_size_limit=_FOLD_OUTPUT_LIMIT,
                 should_fold=should_fold,

@@ -206,21 +206,19 @@ def _load(model: Model) -> tuple[ir.Model, OnnxGraph]:
 
 def _prepare(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> ir.Model:
     from odp.backends.onnx.freeze import freeze_shapes, require_static_inputs, simplify
-    from odp.rewriter.onnx_vocabulary import is_transcendental
 
     freeze_shapes(model, shapes)
     require_static_inputs(model)
-    return simplify(model, keep=is_transcendental)
+    return simplify(model)
 
 
 def _expand(model: ir.Model, typed: Sequence[Pass]) -> ir.Model:
     """Write out operators, such as Attention, that the ONNX standard defines by others."""
     from odp.backends.onnx.freeze import simplify
     from odp.rewriter.onnx_expansion import expand_schema_functions, kinds_that_hide
-    from odp.rewriter.onnx_vocabulary import is_transcendental
 
     if expand_schema_functions(model, kinds_that_hide(rewrite.name for rewrite in typed)):
-        return simplify(model, keep=is_transcendental)
+        return simplify(model)
     return model
 
 
@@ -346,7 +344,7 @@ def find_sites(
 
     loaded, _ = _load(model)
     freeze_shapes(loaded, shapes or {})
-    graph = OnnxGraph(simplify(loaded, keep=is_transcendental))
+    graph = OnnxGraph(simplify(loaded))
     recorder = Recorder()
     passes = [kind() for kind in registry().values() if kind.in_all]
     rewrite_graph(graph, schedule(passes, registry()), recorder)

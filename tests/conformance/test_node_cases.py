@@ -20,7 +20,6 @@ from odp.rewriter.execution import Session
 from odp.rewriter.manager import rewrite_graph, schedule
 from odp.rewriter.onnx_expansion import expand_schema_functions
 from odp.rewriter.onnx_graph import OnnxGraph
-from odp.rewriter.onnx_vocabulary import is_transcendental
 from odp.rewriter.selection import Approximating, Defaults, select
 
 from .node_cases import OUT_OF_SCOPE, NodeCase, node_cases
@@ -48,9 +47,9 @@ def verdict(case: NodeCase) -> Verdict:
     """Rewrite one case, with expressions chosen on its own data, and compare."""
     model = ir.from_proto(case.model)
     inline_functions(model)
-    simplify(model, keep=is_transcendental)
+    simplify(model)
     if expand_schema_functions(model):
-        simplify(model, keep=is_transcendental)
+        simplify(model)
     graph = OnnxGraph(model)
     typed = [kind() for kind in registry().values() if kind.in_all]
     requests = schedule(typed, registry())

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from odp.backends.onnx.freeze import simplify
 from odp.rewriter.onnx_graph import OnnxGraph
-from odp.rewriter.onnx_vocabulary import is_transcendental
 
 __all__ = ["Case", "Shape", "build_model", "prepared", "run"]
 
@@ -144,7 +143,7 @@ def build_model(
 
 def prepared(model: onnx.ModelProto) -> OnnxGraph:
     """The graph that the passes see: constants folded, types inferred."""
-    return OnnxGraph(simplify(ir.from_proto(model), keep=is_transcendental))
+    return OnnxGraph(simplify(ir.from_proto(model)))
 
 
 def run(model: onnx.ModelProto, feed: Mapping[str, Array]) -> list[Array]:
