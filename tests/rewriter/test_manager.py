@@ -267,13 +267,48 @@ def test_what_an_elementary_pass_replaces_is_no_near_miss_of_it(graph_of: Graphs
     assert result.near_misses["exp"] == []
 
 
-def test_parts_of_a_match_are_not_matched_again_by_the_same_pass(graph_of: Graphs) -> None:
-    # The inner quotient a/sqrt(x) of the pass rsqrt is a root of its own pattern too.
-    graph = graph_of("(float[2] x) => (float[2] y) { r = Sqrt(x) i = Reciprocal(r) y = Div(i, r) }")
-    x = np.array([2.0, 5.0], np.float32)
-    _, recorder = rewritten(graph, "rsqrt")
-    assert len(recorder.sites) == 2
-    assert np.allclose(run(graph, x)[0], 1 / x, rtol=1e-6)
+@dataclass(frozen=True, kw_only=True)
+class Nested(Pass):
+    """Two patterns, one inside the other."""
+
+    name: ClassVar[str] = "nested"
+    stage: ClassVar[int] = ELEMENTARY
+    patterns: ClassVar[Mapping[str, Pattern]] = {
+        "outer": op("neg", op("exp", variable("x"))),
+        "outer_again": op("neg", variable("x")),
+        "inner": op("exp", variable("x")),
+    }
+    parts: ClassVar[Mapping[str, tuple[str, ...]]] = dict.fromkeys(patterns, ("exp",))
+    anchors: ClassVar[frozenset[str]] = frozenset({"exp"})
+
+    def rewrite(self, match: Match, build: SiteBuilder) -> Replacement:
+        return build.function("sin", match["x"])
+
+
+@pytest.mark.parametrize(
+    ("tail", "matched"),
+    [
+        ("y = Neg(e)", {"outer": 1}),
+        ("y = Neg(e) other = Abs(e)", {"outer": 1, "inner": 1}),
+        ("e2 = Exp(e) y = Neg(e2)", {"outer": 1, "inner": 1}),
+    ],
+)
+def test_a_pass_matches_no_part_of_its_own_match_that_nothing_else_reads(
+    tail: str, matched: dict[str, int], graph_of: Graphs
+) -> None:
+    outputs = "float[2] y, float[2] other" if "other" in tail else "float[2] y"
+    graph = graph_of(f"(float[2] x) => ({outputs}) {{ e = Exp(x) {tail} }}")
+    result = rewrite_graph(graph, schedule([Nested()], registry()), Recorder())
+    assert result.outcomes["nested"].patterns == matched
+
+
+def test_one_over_a_root_is_one_site(graph_of: Graphs) -> None:
+    # It fits the inverse root and the division by a root, two patterns of one pass.
+    graph = graph_of(
+        "(float[2] x) => (float[2] y) { r = Sqrt(x) y = Div(one, r) }",
+        initializers={"one": np.float32(1)},
+    )
+    assert sites(rewritten(graph, "rsqrt")[1]) == ["rsqrt/rsqrt/1/rsqrt"]
 
 
 def test_bodies_are_rewritten(graph_of: Graphs) -> None:
