@@ -100,7 +100,7 @@ def watch_with_reference(
 
     from odp.rewriter.reference_loop import Loop
 
-    class Observe(OpRun):
+    class Observe(OpRun):  # type: ignore[misc]
         op_domain = "odp"
 
         def _run(self, x: NDArray[Any], label: str | None = None) -> tuple[NDArray[Any]]:

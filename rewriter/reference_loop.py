@@ -15,7 +15,7 @@ from onnx.reference.ops.op_loop import Loop as _Loop
 __all__ = ["Loop"]
 
 
-class Loop(_Loop):  # type: ignore[misc, unused-ignore]
+class Loop(_Loop):  # type: ignore[misc]
     """Give this class to `ReferenceEvaluator(new_ops=...)`; it goes by its name and domain."""
 
     op_domain = ""
@@ -23,7 +23,8 @@ class Loop(_Loop):  # type: ignore[misc, unused-ignore]
     def __init__(self, node: Any, parameters: dict[str, Any]) -> None:
         super().__init__(node, parameters)
         # The base class sets this attribute on every instance, so a method would be shadowed.
-        run_body, self._collected = self._run_body, list[list[Any]]()
+        run_body = getattr(self, "_run_body")  # noqa: B009
+        self._collected: list[list[Any]] = []
 
         def collecting(inputs: Any, **options: Any) -> list[Any]:
             outputs: list[Any] = run_body(inputs, **options)
@@ -35,7 +36,7 @@ class Loop(_Loop):  # type: ignore[misc, unused-ignore]
     def _run(self, trips: Any, condition: Any, *states: Any, **context: Any) -> tuple[Any, ...]:
         self._collected.clear()
         condition = np.array(True) if condition is None else condition
-        results = list(super()._run(trips, condition, *states, **context))  # type: ignore[no-untyped-call]
+        results = list(super()._run(trips, condition, *states, **context))
         for index in range(self.K if self._collected else 0):
             stacked = np.stack([outputs[1 + self.N + index] for outputs in self._collected])
             results[self.N + index] = stacked

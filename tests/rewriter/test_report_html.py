@@ -15,6 +15,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+
 from odp.rewriter.report import (
     ApproximantRecord,
     Histogram,

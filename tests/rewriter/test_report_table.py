@@ -9,6 +9,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from rich.console import Console
+
 from odp.rewriter.report import Metrics, ModelRecord, PassRecord, Report, Skipped
 from odp.rewriter.report_summary import (
     approximants_by_key,
@@ -24,7 +26,6 @@ from odp.rewriter.report_table import (
     render_explanations,
     render_passes_list,
 )
-from rich.console import Console
 
 
 def load_sample() -> ModuleType:
