@@ -108,6 +108,8 @@ CASES: list[Case] = [
     _case("softplus", "wide", "y = Softplus(x)", low=-60.0, high=60.0),
     _case("softplus", "spelled_out", f"{_SOFTPLUS} y = Identity(l)"),
     _case("softplus", "one_first", "e = Exp(x) o = Add(one, e) y = Log(o)"),
+    # torch's TorchScript exporter writes logsigmoid like this.
+    Case("softplus", "log_sigmoid", "s = Sigmoid(x) y = Log(s)", {"log_sigmoid": 1}),
     _case("mish", "fused", "y = Mish(x)", opset=18),
     _case("mish", "of_softplus", "l = Softplus(x) t = Tanh(l) y = Mul(x, t)"),
     _case("mish", "spelled_out", f"{_SOFTPLUS} t = Tanh(l) y = Mul(t, x)", opset=12),
