@@ -40,6 +40,7 @@ class Observation:
         high: largest finite input.
         elements: inputs in one run of the model.
         masked: whether masks were seen.
+        undefined: whether anything that is not a number was seen, as -inf - (-inf) is.
         unseen: why nothing was seen, where that is not for the data to change.
         samples: up to 65,536 inputs, evenly sampled, the extremes included.
     """
@@ -48,6 +49,7 @@ class Observation:
     high: float = float("-inf")
     elements: int = 0
     masked: bool = False
+    undefined: bool = False
     unseen: str = ""
     samples: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
 
@@ -60,6 +62,7 @@ class Observation:
         """Take in the inputs of one evaluation."""
         self.elements = max(self.elements, array.size)
         values = np.asarray(array, dtype=np.float64).reshape(-1)
+        self.undefined |= bool(np.isnan(values).any())
         values = values[np.isfinite(values)]
         if maskable:
             data = values[values > MASK_THRESHOLD]

@@ -123,6 +123,10 @@ def select(
     float32 cannot reach it; a typed one is kept, and the site is left as it was.
     """
     selection = Selection({}, {}, [], mask_value_for(sites, observations))
+    if _has_undefined_rows(sites, observations):
+        selection.warnings.append(
+            "a softmax has rows that are -inf altogether, so its masks stay infinite"
+        )
     for site_id, site in sites.items():
         observation = observations[site_id]
         try:
@@ -138,7 +142,9 @@ def _choose(
     options = site.request.rewrite
     function = get_function(site.function)
     guard = options.guard or defaults.guard
-    wide = domain_of(site, observation, defaults, selection.mask_value)
+    # Masks that stay infinite are clipped, far enough below the scores to weigh nothing.
+    mask_value = SOFTMAX_CUTOFF if selection.mask_value is None else selection.mask_value
+    wide = domain_of(site, observation, defaults, mask_value)
     budget = options.error if options.error is not None else defaults.error
     relaxations = (1.0,) if options.error is not None else _RELAXATIONS
     if options.error is None and options.scheme_parameters():
@@ -293,7 +299,14 @@ def _guarded(approximant: Approximant, site: Site, guard: Guard, masked: bool) -
 def mask_value_for(
     sites: Mapping[str, Site], observations: Mapping[str, Observation]
 ) -> float | None:
-    """A power of two far enough below all scores to stand in for every mask; None without masks."""
+    """A power of two far enough below all scores to stand in for every mask.
+
+    Returns:
+        The number; None without masks, and where a row is masked altogether with -inf: what the
+        model makes of its NaN (torch writes Where(IsNaN(softmax), 0, softmax)) must stay.
+    """
+    if _has_undefined_rows(sites, observations):
+        return None
     spans = [
         -observations[site_id].low
         for site_id, site in sites.items()
@@ -302,6 +315,10 @@ def mask_value_for(
     if not spans:
         return None
     return -(2.0 ** math.ceil(math.log2(2.0 * max(spans) - 2.0 * SOFTMAX_CUTOFF)))
+
+
+def _has_undefined_rows(sites: Mapping[str, Site], observations: Mapping[str, Observation]) -> bool:
+    return any(observations[site_id].undefined for site_id, site in sites.items() if site.maskable)
 
 
 class Approximating:

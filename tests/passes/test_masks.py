@@ -217,6 +217,25 @@ def test_fully_masked_rows_of_an_added_mask_stay_a_distribution() -> None:
     assert (after > -1e-4).all()
 
 
+@guards
+def test_rows_of_minus_infinity_keep_what_the_model_makes_of_them(guard: str) -> None:
+    """torch exports scaled_dot_product_attention with zeros where a whole row is masked."""
+    mask = causal(-np.inf)
+    mask[3] = -np.inf
+    model = attention(
+        "s = Add(x, mask) p = Softmax(s) n = IsNaN(p) y = Where(n, zero, p)", {"mask": mask}
+    )
+    result = odp.rewrite(model, "softmax", calibration={"x": scores()}, guard=guard)
+    (warning,) = result.report.warnings
+    assert "-inf altogether" in warning
+    feed = {"x": scores()[0]}
+    before, after = run(model, feed)[0], run(ir.to_proto(result.model), feed)[0]
+    assert (before[:, 3] == 0.0).all()
+    np.testing.assert_allclose(
+        after, before, rtol=0, atol=softmax_bound(result.report, TOKENS) + 1e-6
+    )
+
+
 def test_masks_in_the_data_do_not_poison_the_domain() -> None:
     """Scores that arrive masked (another part of the network did it) are not calibrated on."""
     masked = scores()
