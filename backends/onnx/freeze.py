@@ -296,7 +296,9 @@ def simplify(model: ir.Model, *, keep: Callable[[ir.Node], bool] = is_position_t
             common.RemoveUnusedNodesPass()(model)
             if not result.modified:
                 break
+        names = [output.name for output in model.graph.outputs]
         common.IdentityEliminationPass()(model)
+        _give_outputs_back(model.graph, names)
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
         common.LiftSubgraphInitializersToMainGraphPass()(model)
         common.RemoveUnusedNodesPass()(model)
@@ -304,6 +306,26 @@ def simplify(model: ir.Model, *, keep: Callable[[ir.Node], bool] = is_position_t
         common.NameFixPass()(model)
         run_shape_inference(model)
     return model
+
+
+def _give_outputs_back(graph: ir.Graph, names: list[str | None]) -> None:
+    """Let every output of the model be a value of its own under its own name.
+
+    Where one output is the Identity of another, onnx_ir lets both be the same value, and the name
+    of one is lost.
+    """
+    seen: set[ir.Value] = set()
+    for index, (output, name) in enumerate(zip(graph.outputs, names, strict=True)):
+        if output not in seen:
+            seen.add(output)
+            if output.name != name and output.producer() is not None:
+                output.name = name
+            continue
+        copy = ir.Node("", "Identity", [output])
+        result = copy.outputs[0]
+        result.name, result.type, result.shape = name, output.type, output.shape
+        graph.append(copy)
+        graph.outputs[index] = result
 
 
 def _give_bodies_own_outputs(model: ir.Model) -> None:
