@@ -74,6 +74,7 @@ class ApproximantRecord:
         domain: the interval on which the errors below hold.
         absolute_error: largest absolute error on `domain`, in real arithmetic.
         relative_error: likewise relative; None where the function has a zero on `domain`.
+        relative: whether it was chosen by relative error; the other error is then a by-product.
         error_kind: `certified` (proven bound) or `measured` (maximum over a dense grid).
         float32_error: largest absolute error on the grid when evaluated in float32.
         safe_interval: the interval on which the expression stays sane, a superset of `domain`;
@@ -103,6 +104,7 @@ class ApproximantRecord:
     curve_x: list[float] = field(default_factory=list)
     curve_exact: list[float] = field(default_factory=list)
     curve_approximate: list[float] = field(default_factory=list)
+    relative: bool = False
 
 
 @dataclass

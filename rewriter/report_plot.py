@@ -121,13 +121,8 @@ def rebin(histograms: Sequence[Histogram], edges: Array) -> tuple[Array, float]:
 
 
 def error_is_relative(approximant: ApproximantRecord) -> bool:
-    """Whether the error panel shows the relative error: the kind in which the claim is smaller."""
-    relative = approximant.relative_error
-    return (
-        relative is not None
-        and math.isfinite(relative)
-        and not relative >= approximant.absolute_error
-    )
+    """Whether the error panel shows the relative error: the kind that the choice was made by."""
+    return approximant.relative and approximant.relative_error is not None
 
 
 def approximant_figure(

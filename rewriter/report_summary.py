@@ -171,9 +171,9 @@ def worst_error(
 ) -> WorstError | None:
     """The worst declared and observed error of a group of sites.
 
-    A scheme aims at one kind of error: absolute for exp on [-40, 0], relative for rsqrt on
-    [1e-6, 10]. The other kind is then large and says nothing, so the smaller worst case is the
-    claim that is reported, named by its kind.
+    An expression is chosen by one kind of error: absolute for exp on [-40, 0], relative for rsqrt
+    on [1e-6, 10]. That is the claim that is reported, named by its kind; a group that mixes the
+    kinds reports absolute errors.
 
     Returns:
         None if no site of the group has a known approximant.
@@ -182,18 +182,15 @@ def worst_error(
     used = [approximants[key] for key in dict.fromkeys(site.approximant for site in sites)]
     if not used:
         return None
-    absolute = max((record.absolute_error for record in used), key=_rank)
-    relatives = [record.relative_error for record in used]
-    known = [value for value in relatives if value is not None]
-    relative = max(known, key=_rank) if len(known) == len(relatives) else math.inf
-    is_relative = _rank(relative) < _rank(absolute)
+    is_relative = all(record.relative for record in used)
+    declared = [r.relative_error if is_relative else r.absolute_error for r in used]
     observed = [
         site.observed_relative_error if is_relative else site.observed_absolute_error
         for site in sites
     ]
     return WorstError(
         relative=is_relative,
-        declared=relative if is_relative else absolute,
+        declared=max((math.inf if value is None else value for value in declared), key=_rank),
         certified=all(record.error_kind == "certified" for record in used),
         observed=max((value for value in observed if value is not None), default=None, key=_rank),
     )

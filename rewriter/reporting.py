@@ -148,6 +148,7 @@ def _record(approximant: Approximant, key: str) -> ApproximantRecord:
         domain=(domain.lo, domain.hi),
         absolute_error=approximant.absolute_error,
         relative_error=approximant.relative_error,
+        relative=approximant.relative and approximant.relative_error is not None,
         error_kind=approximant.error_kind,
         float32_error=approximant.float32_error,
         safe_interval=(

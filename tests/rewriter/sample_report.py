@@ -97,6 +97,7 @@ def approximant(
         domain=domain,
         absolute_error=float(error.max()),
         relative_error=float((error / exact).max()),
+        relative=function == "rsqrt",
         error_kind="certified" if scheme == "newton" else "measured",
         float32_error=float(single.max()),
         safe_interval=(low if function == "rsqrt" else None, None if function == "rsqrt" else high),
