@@ -64,7 +64,7 @@ class OnnxValue(Value):
         dtype = self.native.dtype
         if dtype is None and self.native.const_value is not None:
             dtype = self.native.const_value.dtype
-        return None if dtype is None else numpy_name(dtype)
+        return None if dtype in (None, ir.DataType.UNDEFINED) else numpy_name(dtype)
 
     @property
     def constant(self) -> NDArray[Any] | None:

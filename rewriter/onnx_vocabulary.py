@@ -131,7 +131,7 @@ def is_transcendental(node: ir.Node) -> bool:
         return qualified_type(node) in _TRANSCENDENTAL_ELSEWHERE or finish not in ("NONE", 0)
     if kind == "Pow":
         exponent = constant_numbers(node.inputs[1])
-        return exponent is None or any(float(value) != int(value) for value in exponent)
+        return exponent is None or not all(value.is_integer() for value in exponent)
     if kind == "LpNormalization":
         return int(_attribute(node, "p", 2)) == 2
     if kind in ("LpPool", "GlobalLpPool"):

@@ -186,6 +186,7 @@ def _load(model: Model) -> tuple[ir.Model, OnnxGraph]:
     import onnx_ir as ir
 
     from odp.backends.onnx.load import check_domains, inline_functions, load_model
+    from odp.backends.onnx.structure import check_structure
     from odp.rewriter.onnx_graph import OnnxGraph
 
     if isinstance(model, str | Path):
@@ -199,6 +200,7 @@ def _load(model: Model) -> tuple[ir.Model, OnnxGraph]:
             f"cannot rewrite a {type(model).__name__}: give the path of an ONNX file, an "
             "onnx.ModelProto or an onnx_ir.Model (export torch modules with torch.onnx.export)"
         )
+    check_structure(loaded)
     check_domains(loaded)
     inline_functions(loaded)
     return loaded, OnnxGraph(loaded.clone())
@@ -311,7 +313,7 @@ def _counted(what: str, total: int, progress: Stage) -> Callable[[], None]:
 
 def _warnings(feeds: Samples, selection: Selection) -> list[str]:
     warnings = list(selection.warnings)
-    if feeds.source == "generated":
+    if feeds.source == "generated" and selection.choices:
         warnings.insert(
             0,
             "domains were calibrated on RANDOM inputs, which real data may leave: "
