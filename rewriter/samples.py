@@ -98,7 +98,7 @@ def split_samples(
         )
     missing = [name for name in inputs if name not in arrays]
     if missing:
-        raise OdpError(f"{source} has no calibration array for input '{missing[0]}'")
+        raise OdpError(f"{source} has no array for input '{missing[0]}' of the model")
     split = {
         name: _split(name, arrays[name], shape, dtype, source)
         for name, (shape, dtype) in inputs.items()

@@ -59,7 +59,7 @@ click.rich_click.OPTION_GROUPS = {
     multiple=True,
     metavar="PASS",
     help="Say for every node that this pass nearly matched which node did not fit, and why. "
-    "Can be repeated.",
+    "Can be repeated, or a list with commas.",
 )
 @click.option(
     "--shape",
@@ -188,7 +188,8 @@ def rewrite_command(
     if model is None:
         raise click.UsageError("give the path of an ONNX model; odp-rewrite --help shows how")
     _check_numbers(error, margin)
-    _check_explain(explain)
+    explained = [name.strip() for names in explain for name in names.split(",")]
+    _check_explain(explained)
     for report in reports:
         if report.suffix.lower() not in (".json", ".html"):
             raise click.UsageError(f"report '{report}': the name must end in .json or .html")
@@ -217,7 +218,7 @@ def rewrite_command(
             samples=samples,
             seed=seed,
             measure=not no_measure,
-            explain=explain,
+            explain=explained,
             progress=advance,
         )
         rendered = [(path, _render(path, result.report)) for path in reports]

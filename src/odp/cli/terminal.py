@@ -91,7 +91,7 @@ class Terminal:
             if misses:
                 render_explanations(misses, self.console)
             else:
-                self.console.print("none: nothing in the model resembles what it looks for")
+                self.console.print("none: nothing else in the model resembles what it looks for")
         self._wrote(target)
         for path in reports:
             self._wrote(path)
