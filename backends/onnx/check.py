@@ -11,6 +11,7 @@ import onnx
 import onnx_ir as ir
 
 from odp.backends.onnx.errors import OnnxError
+from odp.backends.onnx.garbage_collection import paused_collector
 from odp.backends.onnx.load import load_model, root_reason
 from odp.backends.onnx.save import save_model
 from odp.backends.onnx.skeleton import large_initializers, serialise_skeleton
@@ -20,6 +21,7 @@ __all__ = ["check_model"]
 _LARGE = 2**26
 
 
+@paused_collector()
 def check_model(model: ir.Model | str | os.PathLike[str]) -> None:
     """Run the full ONNX checker, and load the model in ONNX Runtime on the CPU.
 

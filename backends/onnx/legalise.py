@@ -21,6 +21,7 @@ from odp.backends.onnx import (  # noqa: F401  importing them fills RULES
 )
 from odp.backends.onnx.errors import LegalisationError
 from odp.backends.onnx.freeze import run_shape_inference, simplify
+from odp.backends.onnx.garbage_collection import paused_collector
 from odp.backends.onnx.legalise_emitter import RULES, Emitter, Refusal, constant
 from odp.backends.onnx.legalise_functions import NO_BODY, expand_schema_functions
 from odp.backends.onnx.legalise_types import widen_types
@@ -38,6 +39,7 @@ _REFUSED = "odp.legalise.refused"
 _COMPANION_DOMAINS = {"ai.onnx.ml": 2, "ai.onnx.preview.training": 1}
 
 
+@paused_collector()
 def legalise(model: ir.Model, opset: int = 12) -> ir.Model:
     """Make a model a true opset-12 model (IR version 7), in place.
 

@@ -16,6 +16,7 @@ import onnx
 import onnx_ir as ir
 
 from odp.backends.onnx.errors import OnnxError
+from odp.backends.onnx.garbage_collection import paused_collector
 from odp.backends.onnx.protobuf_wire import (
     GRAPH_INITIALIZER,
     MODEL_GRAPH,
@@ -35,6 +36,7 @@ _ALIGNMENT = 4096
 _CHUNK = 2**24
 
 
+@paused_collector()
 def save_model(
     model: ir.Model,
     path: str | os.PathLike[str],
