@@ -7,7 +7,8 @@ Three things are shown, and the exit code is 1 if one of them fails:
 
 - time is linear in nodes up to 100,000: the exponent of a power law through the sizes is at most
   1.15.  Fitted is processor time, since other programs on the machine change wall time;
-- a real model is rewritten in at most 10 s, calibration and measurement apart;
+- a real model is rewritten in at most 10 s, calibration and measurement apart: again processor
+  time, wall time stands beside it;
 - with at most 2.5 times its size in memory.
 """
 
@@ -134,7 +135,8 @@ def measure_rivals(folder: Path, ours: dict[str, Any]) -> dict[str, Any]:
 def measure_model(model: Path, passes: str, calibration: Path | None) -> dict[str, Any]:
     """Rewrite one model from a cold start; then, apart, with calibration and measurement."""
     found = in_process("phases.py", model, "--passes", passes)
-    found["seconds"] = sum(phase["seconds"] for phase in found["phases"].values())
+    for clock in ("seconds", "processor_seconds"):
+        found[clock] = sum(phase[clock] for phase in found["phases"].values())
     found["memory_ratio"] = found["peak_rss_bytes"] / found["bytes"]
     if calibration is not None:
         command = in_process("whole_command.py", model, calibration, "--passes", passes)
@@ -156,7 +158,10 @@ def show_model(name: str, found: dict[str, Any]) -> None:
             f"{record['peak_anonymous_bytes'] / found['bytes']:.2f}",
         )
     console.print(table)
-    console.print(f"{found['seconds']:.1f} s on this machine, {found['memory_ratio']:.2f} x memory")
+    console.print(
+        f"{found['processor_seconds']:.1f} s of processor time, {found['seconds']:.1f} s wall on "
+        f"this machine; {found['memory_ratio']:.2f} x memory"
+    )
     apart = found.get("with_calibration_and_measurement")
     if apart is not None:
         stages = ", ".join(f"{k} {v:.1f}" for k, v in apart["stages"].items())
@@ -192,7 +197,7 @@ def main(
     results |= {"model": {"name": model.name, **real}, "scale": scale, "rivals": rivals}
     demands = {
         f"exponent at most {LARGEST_EXPONENT}": scale["exponents"]["all"] <= LARGEST_EXPONENT,
-        f"real model in at most {MOST_SECONDS:g} s": real["seconds"] <= MOST_SECONDS,
+        f"real model in at most {MOST_SECONDS:g} s": real["processor_seconds"] <= MOST_SECONDS,
         f"memory at most {MOST_MEMORY} x model": real["memory_ratio"] <= MOST_MEMORY,
     }
     results["demands"] = demands
