@@ -9,6 +9,7 @@ from odp.approximations.schemes.chebyshev import ChebyshevScheme
 from odp.approximations.schemes.chebyshev_pade import ChebyshevPadeScheme
 from odp.approximations.schemes.composition import CompositionScheme
 from odp.approximations.schemes.halley import HalleyScheme
+from odp.approximations.schemes.minimax import MinimaxScheme
 from odp.approximations.schemes.newton import NewtonScheme
 from odp.approximations.schemes.pade import PadeScheme
 from odp.approximations.schemes.scheme import Candidate, Request, Scheme, default_cost
@@ -19,6 +20,7 @@ _SCHEMES: tuple[Scheme, ...] = (
     NewtonScheme(),
     ChebyshevScheme(),
     PadeScheme(),
+    MinimaxScheme(),
     ChebyshevPadeScheme(),
     AngleDoublingScheme(),
     HalleyScheme(),

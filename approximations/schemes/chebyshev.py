@@ -50,6 +50,10 @@ class ChebyshevScheme(Scheme):
         """Every function that is finite on the domain has interpolants."""
         return True
 
+    def automatic(self, function: Function, domain: Interval) -> bool:
+        """Only the powers for exp: elsewhere the minimax polynomial of a degree is closer."""
+        return function.name == "exp"
+
     def candidates(self, request: Request) -> Iterator[Candidate]:
         """Degrees in ascending order; for exp pairs of degree and squarings by cost."""
         if request.function.name == "exp":
