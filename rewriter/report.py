@@ -228,6 +228,7 @@ class Report:
         approximants: every expression that was used.
         total: output name to metrics, all passes applied and lowered to the final opset.
         warnings: one line each.
+        near_misses: pass name to the nodes that nearly matched, for passes that were explained.
     """
 
     version: str
@@ -238,6 +239,7 @@ class Report:
     approximants: list[ApproximantRecord] = field(default_factory=list)
     total: dict[str, Metrics] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    near_misses: dict[str, list[Skipped]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain lists, dicts, strings and numbers."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from odp.rewriter.measurement import Outputs
     from odp.rewriter.onnx_graph import OnnxGraph
-    from odp.rewriter.report import Metrics, Report, Skipped
+    from odp.rewriter.report import Metrics, Report
     from odp.rewriter.rewrite_pass import Pass
     from odp.rewriter.samples import Samples
     from odp.rewriter.selection import Selection
@@ -40,12 +40,10 @@ class RewriteResult:
     Attributes:
         model: the `onnx_ir.Model`, lowered to the requested opset.
         report: what was done and what it cost.
-        near_misses: pass name to the nodes that nearly matched; for the passes in `explain`.
     """
 
     model: ir.Model
     report: Report
-    near_misses: Mapping[str, Sequence[Skipped]]
 
     def save(self, path: str | Path, *, external_data: bool | None = None) -> None:
         """Write the model; never half a file.
@@ -88,7 +86,7 @@ def rewrite(
         error: largest error at each site, absolute or relative as the function asks for.
         margin: share of its width by which every calibrated range grows on each side.
         guard: `clip` keeps inputs inside the domains at run time, `none` does not.
-        opset: operator set to lower to; None keeps the model's.
+        opset: operator set to lower to, which is 12; None keeps the model's.
         samples: number of samples to use (to generate: 4 unless given).
         seed: of the generated inputs.
         measure: whether to measure the error of every pass at the outputs.
@@ -124,6 +122,12 @@ def rewrite(
 
     progress("load", 0, 1)
     original, before = _load(model)
+    if opset not in (None, 12, before.opset):
+        # Said before hours of calibration, not after.
+        raise OdpError(
+            f"cannot lower opset {before.opset} to {opset}: the target is 12, or 'keep' for the "
+            "opset of the model"
+        )
     prepared = _prepare(original, shapes or {})
     found = OnnxGraph(prepared).transcendental()
     graph = OnnxGraph(_expand(prepared, typed))
@@ -177,7 +181,8 @@ def rewrite(
         record.isolated = isolated.get(record.name, {})
         record.cumulative = cumulative.get(record.name, {})
     report.warnings = _warnings(feeds, selection)
-    return RewriteResult(lowered.model, report, result.near_misses)
+    report.near_misses = result.near_misses
+    return RewriteResult(lowered.model, report)
 
 
 def _load(model: Model) -> tuple[ir.Model, OnnxGraph]:

@@ -130,8 +130,8 @@ click.rich_click.OPTION_GROUPS = {
     "--opset",
     default="12",
     show_default=True,
-    metavar="N|keep",
-    help="ONNX operator set to lower to, or 'keep' for that of the model.",
+    metavar="12|keep",
+    help="ONNX operator set of the result: 12, which EZKL reads, or 'keep' for that of the model.",
 )
 @click.option(
     "--external-data/--inline-data",

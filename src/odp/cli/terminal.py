@@ -86,7 +86,7 @@ class Terminal:
 
         report = result.report
         render(report, self.console)
-        for name, misses in result.near_misses.items():
+        for name, misses in report.near_misses.items():
             self.console.print(f"\nNear misses of {name}")
             if misses:
                 render_explanations(misses, self.console)
