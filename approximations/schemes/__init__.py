@@ -13,11 +13,13 @@ from odp.approximations.schemes.minimax import MinimaxScheme
 from odp.approximations.schemes.newton import NewtonScheme
 from odp.approximations.schemes.pade import PadeScheme
 from odp.approximations.schemes.scheme import Candidate, Request, Scheme, default_cost
+from odp.approximations.schemes.squaring import SquaringScheme
 
 __all__ = ["SCHEMES", "Candidate", "Request", "Scheme", "default_cost"]
 
 _SCHEMES: tuple[Scheme, ...] = (
     NewtonScheme(),
+    SquaringScheme(),
     ChebyshevScheme(),
     PadeScheme(),
     MinimaxScheme(),

@@ -193,3 +193,33 @@ def test_a_fixed_degree_and_form_are_taken() -> None:
     a = approximate("sin", (-1, 1), error=1.0, scheme="minimax", degree=5, form="horner")
     assert dict(a.parameters) == {"degree": 5, "form": "horner"}
     assert a.absolute_error < 1e-5
+
+
+@pytest.mark.parametrize(
+    "domain, degree, squarings, expected",
+    [
+        ((-10, 0), 3, 2, 4.355e-4),
+        ((-10, 0), 3, 3, 4.930e-5),
+        ((-16, 0), 3, 3, 4.929e-5),
+        ((-10, 0), 3, 4, 5.576e-6),
+        ((-32, 0), 3, 4, 5.579e-6),
+        ((-10, 0), 4, 3, 3.053e-6),
+        ((-10, 0), 2, 2, 9.4e-3),
+    ],
+)
+def test_squared_polynomials_reach_the_tables(
+    domain: tuple[float, float], degree: int, squarings: int, expected: float
+) -> None:
+    a = approximate(
+        "exp",
+        domain,
+        error=math.inf,
+        relative=False,
+        scheme="squaring",
+        degree=degree,
+        squarings=squarings,
+    )
+    assert a.counts.multiplications == degree + squarings
+    # K squarings enlarge the rounding of the coefficients to float32 by 2^K.
+    assert a.absolute_error <= 1.02 * expected + 2.0 ** (squarings - 25)
+    assert a.error_kind == "certified"
