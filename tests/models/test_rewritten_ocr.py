@@ -71,7 +71,9 @@ def test_text_detector_marks_the_same_pixels(
     # to 0 as the lower end of the domain, or to 1 as the upper one.
     low, high = (1.0 / (1.0 + np.exp(-bound)) for bound in site.domain)
     declared = max(approximant.absolute_error, approximant.float32_error)
-    assert np.abs(after - before).max() <= declared + max(low, 1.0 - high)
+    # The native sigmoid that is compared with is itself a float32, right to one unit beside 1.
+    native = np.finfo(np.float32).eps
+    assert np.abs(after - before).max() <= declared + max(low, 1.0 - high) + native
     assert before.max() > 0.5
     np.testing.assert_array_equal(before > 0.3, after > 0.3)
 
