@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from odp.rewriter.measurement import Outputs
     from odp.rewriter.onnx_graph import OnnxGraph
-    from odp.rewriter.report import Metrics, Report
+    from odp.rewriter.report import Metrics, ModelRecord, Report
     from odp.rewriter.rewrite_pass import Pass
     from odp.rewriter.samples import Samples
     from odp.rewriter.selection import Selection
@@ -103,18 +103,11 @@ def rewrite(
     from odp.rewriter.calibration import calibrate
     from odp.rewriter.manager import rewrite_graph, schedule
     from odp.rewriter.onnx_graph import OnnxGraph
-    from odp.rewriter.pass_options import named_passes, parse_passes
-    from odp.rewriter.report import ModelRecord, Report
+    from odp.rewriter.report import Report
     from odp.rewriter.reporting import approximant_records, pass_records, site_records
-    from odp.rewriter.selection import Approximating, Defaults, check_options, select
+    from odp.rewriter.selection import Approximating, Defaults, select
 
-    typed = parse_passes(passes, registry()) if isinstance(passes, str) else list(passes)
-    named = named_passes(passes) if isinstance(passes, str) else {p.name for p in typed}
-    for chosen in typed:
-        check_options(chosen)
-    silent = next((name for name in explain if name not in {p.name for p in typed}), None)
-    if silent is not None:
-        raise OdpError(f"cannot explain pass '{silent}': it is not one of the passes to run")
+    typed, named = _typed(passes, explain)
     requests = schedule(typed, registry())
     if guard not in ("clip", "none"):
         raise OdpError(f"guard is 'clip' or 'none', not '{guard}'")
@@ -154,19 +147,7 @@ def rewrite(
     records, keys = approximant_records(selection)
     report = Report(
         version=odp.__version__,
-        model=ModelRecord(
-            path=str(model) if isinstance(model, str | Path) else "",
-            opset_before=before.opset,
-            opset_after=lowered.opset,
-            nodes_before=sum(before.operations().values()),
-            nodes_after=sum(lowered.operations().values()),
-            parameters=sum(v.const_value.size for v in _stored(lowered.model)),
-            inputs={k: list(v.shape) for k, v in feeds.feeds[0].items()} if len(feeds) else {},
-            ops_before=before.operations(),
-            ops_after=lowered.operations(),
-            transcendental_before=found,
-            transcendental_after=lowered.transcendental(),
-        ),
+        model=_model_record(model, before, found, lowered, feeds),
         calibration={"source": feeds.source, "samples": len(feeds), "margin": margin},
         passes=pass_records(typed, named, result, sites, selection),
         sites=site_records(sites, observations, selection, keys),
@@ -183,6 +164,44 @@ def rewrite(
     report.warnings = _warnings(feeds, selection)
     report.near_misses = result.near_misses
     return RewriteResult(lowered.model, report)
+
+
+def _typed(passes: str | Sequence[Pass], explain: Collection[str]) -> tuple[list[Pass], set[str]]:
+    """The passes, checked, and the names of those that the user named (`all` names none)."""
+    from odp.passes import registry
+    from odp.rewriter.pass_options import named_passes, parse_passes
+    from odp.rewriter.selection import check_options
+
+    typed = parse_passes(passes, registry()) if isinstance(passes, str) else list(passes)
+    names = {rewrite.name for rewrite in typed}
+    for chosen in typed:
+        check_options(chosen)
+    silent = next((name for name in explain if name not in names), None)
+    if silent is not None:
+        raise OdpError(f"cannot explain pass '{silent}': it is not one of the passes to run")
+    return typed, named_passes(passes) if isinstance(passes, str) else names
+
+
+def _model_record(
+    model: Model, before: OnnxGraph, found: dict[str, int], lowered: OnnxGraph, feeds: Samples
+) -> ModelRecord:
+    from odp.rewriter.report import ModelRecord
+
+    stored = [value.const_value for value in lowered.model.graph.initializers.values()]
+    ops_before, ops_after = before.operations(), lowered.operations()
+    return ModelRecord(
+        path=str(model) if isinstance(model, str | Path) else "",
+        opset_before=before.opset,
+        opset_after=lowered.opset,
+        nodes_before=sum(ops_before.values()),
+        nodes_after=sum(ops_after.values()),
+        parameters=sum(tensor.size for tensor in stored if tensor is not None),
+        inputs={k: list(v.shape) for k, v in feeds.feeds[0].items()} if len(feeds) else {},
+        ops_before=ops_before,
+        ops_after=ops_after,
+        transcendental_before=found,
+        transcendental_after=lowered.transcendental(),
+    )
 
 
 def _load(model: Model) -> tuple[ir.Model, OnnxGraph]:
@@ -287,21 +306,20 @@ def _measure(
 
 
 def _lower(graph: OnnxGraph, opset: int | None) -> OnnxGraph:
+    from onnx_ir.passes.common import RemoveUnusedNodesPass
+
     from odp.backends.onnx.check import check_model
     from odp.backends.onnx.freeze import run_shape_inference
     from odp.backends.onnx.legalise import legalise
     from odp.rewriter.onnx_graph import OnnxGraph
 
     if opset is None:
+        RemoveUnusedNodesPass()(graph.model)
         run_shape_inference(graph.model)
     else:
         legalise(graph.model, opset)
     check_model(graph.model)
     return OnnxGraph(graph.model)
-
-
-def _stored(model: ir.Model) -> list[Any]:
-    return [value for value in model.graph.initializers.values() if value.const_value is not None]
 
 
 def _counted(what: str, total: int, progress: Stage) -> Callable[[], None]:
