@@ -50,7 +50,7 @@ VOCABULARY: frozenset[str] = frozenset(
         *("gather", "cast", "identity", "split", "tile"),
     }
 )
-"""Every operation name that patterns may use and that a `Builder` can emit."""
+"""Every operation name that patterns may use.  A `Builder` emits those that are no composites."""
 
 
 _NARROW = ("float16", "bfloat16")
