@@ -44,7 +44,10 @@ def inspect_command(model: Path, shapes: Sequence[str], as_json: bool) -> int:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table("pattern", "function", "node", "module", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for header in ("pattern", "function", "node", "module"):
+        # A shortened path cannot be searched for.
+        table.add_column(header, overflow="fold")
     for finding in findings:
         node = f"{finding.graph}/{finding.node}" if finding.graph else finding.node
         table.add_row(finding.pattern, finding.function, escape(node), escape(finding.module_path))
