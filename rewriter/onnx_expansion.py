@@ -14,10 +14,17 @@ from typing import Any
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-__all__ = ["EXPANDABLE", "expand_schema_functions", "kinds_that_hide"]
+__all__ = [
+    "EXPANDABLE",
+    "SCHEMA_DOMAIN",
+    "call_schema_body",
+    "expand_schema_functions",
+    "kinds_that_hide",
+]
 
 _PREVIEW = "ai.onnx.preview"
-_CALLED = "odp.schema"
+SCHEMA_DOMAIN = "odp.schema"
+"""Domain of the functions that `call_schema_body` makes; gone once they are inlined."""
 
 EXPANDABLE: dict[tuple[str, str], tuple[str, ...]] = {
     ("", "Attention"): ("softmax", "exp", "tanh"),
@@ -76,11 +83,11 @@ def expand_schema_functions(
             for node in ir.traversal.RecursiveGraphIterator(model.graph)
             if (_domain(node), node.op_type) in kinds
         ]
-        functions = [_call_body(node, model, number) for number, node in enumerate(nodes)]
+        functions = [call_schema_body(node, model, number) for number, node in enumerate(nodes)]
         if not any(functions):
             break
-        common.InlinePass(lambda function: function.domain == _CALLED)(model)
-        del model.opset_imports[_CALLED]
+        common.InlinePass(lambda function: function.domain == SCHEMA_DOMAIN)(model)
+        del model.opset_imports[SCHEMA_DOMAIN]
         changed = True
     return changed
 
@@ -89,8 +96,20 @@ def _domain(node: ir.Node) -> str:
     return "" if node.domain == "ai.onnx" else node.domain
 
 
-def _call_body(node: ir.Node, model: ir.Model, number: int) -> bool:
-    """Make of `node` a call of a function of its own, the body of its schema, if it has one."""
+def call_schema_body(node: ir.Node, model: ir.Model, number: int) -> bool:
+    """Make of `node` a call of a function of its own, the body of its schema, if it has one.
+
+    Args:
+        node: an operator of `model`, types inferred.
+        model: gets the function, in `SCHEMA_DOMAIN`, to be inlined by the caller.
+        number: makes the name of the function unique.
+
+    Returns:
+        Whether there is a body for this use of the operator; if not, `node` is unchanged.
+
+    Raises:
+        Exception: of many kinds, where the C++ of onnx fails to build the body.
+    """
     _write_default_attributes(node, model.opset_imports[node.domain])
     captured = _captured(node)
     body = _schema_body(node, model.opset_imports, [value.name or "" for value in captured])
@@ -107,13 +126,13 @@ def _call_body(node: ir.Node, model: ir.Model, number: int) -> bool:
     # What the body needs of an inner graph (the score_mod of FlexAttention) stands in it already.
     for name in [k for k, a in node.attributes.items() if a.type == ir.AttributeType.GRAPH]:
         node.attributes.pop(name)
-    node.domain, node.op_type = _CALLED, f"{node.op_type}_{number}"
+    node.domain, node.op_type = SCHEMA_DOMAIN, f"{node.op_type}_{number}"
     function = ir.Function(
         node.domain, node.op_type, graph=body.graph, attributes=list(body.attributes.values())
     )
     function.opset_imports.update(model.opset_imports)
     model.functions[function.identifier()] = function
-    model.opset_imports[_CALLED] = 1
+    model.opset_imports[SCHEMA_DOMAIN] = 1
     return True
 
 
