@@ -9,6 +9,7 @@ from typing import Any, Literal
 from odp.approximations.expression import Expression, OperationCounts
 from odp.approximations.function import Function
 from odp.approximations.interval import Interval
+from odp.approximations.target import TARGETS, Target
 
 __all__ = ["Approximant", "Parameters"]
 
@@ -53,8 +54,8 @@ class Approximant:
     Attributes:
         function: what is approximated.
         domain: where the errors below hold.
-        expression: the rational expression; all its constants are float32 numbers, so the graph
-            that is emitted is the one that was measured.
+        expression: the rational expression; all its constants are numbers of the target's
+            arithmetic (float32), so the graph that is emitted is the one that was measured.
         scheme: name of the scheme that made it.
         parameters: what the scheme was used with: degree, squarings, steps, ...
         description: scheme and parameters for a person.
@@ -65,6 +66,7 @@ class Approximant:
         float32_error: largest absolute error on the grid when evaluated in float32.
         safe_interval: where it stays sane outside `domain`; see `measure.safe_interval`.
         relative: whether it was chosen by relative error.
+        target: where it is meant to run.
     """
 
     function: Function
@@ -79,6 +81,7 @@ class Approximant:
     float32_error: float
     safe_interval: Interval
     relative: bool = False
+    target: Target = TARGETS["float32"]
 
     def __call__(self, x: Any) -> Any:
         """The expression at `x`; see `Expression.__call__` for the types it takes."""
@@ -90,6 +93,11 @@ class Approximant:
         if self.relative and self.relative_error is not None:
             return self.relative_error
         return self.absolute_error
+
+    @property
+    def certified_error(self) -> float | None:
+        """The error it was chosen by if that is a proven bound; None if it is only measured."""
+        return self.error if self.error_kind == "certified" else None
 
     @property
     def counts(self) -> OperationCounts:
@@ -111,6 +119,7 @@ class Approximant:
             "function": self.function.name,
             "domain": _bounds(self.domain),
             "scheme": self.scheme,
+            "target": self.target.name,
             "parameters": dict(self.parameters),
             "description": self.description,
             "absolute_error": self.absolute_error,
@@ -119,6 +128,7 @@ class Approximant:
             "float32_error": self.float32_error,
             "safe_interval": _bounds(self.safe_interval),
             "relative": self.relative,
+            "certified_error": self.certified_error,
             "multiplications": counts.multiplications,
             "constant_multiplications": counts.constant_multiplications,
             "divisions": counts.divisions,

@@ -36,6 +36,7 @@ class OperationCounts:
         divisions: divisions.
         additions: additions and subtractions.
         depth: operations on the longest path from a leaf to the result.
+        multiplicative_depth: multiplications and divisions on the path that has most of them.
     """
 
     multiplications: int
@@ -43,6 +44,7 @@ class OperationCounts:
     divisions: int
     additions: int
     depth: int
+    multiplicative_depth: int
 
 
 class Expression:
@@ -167,8 +169,11 @@ class Expression:
         """Number of operations, every shared node counted once."""
         multiplications = constant_multiplications = divisions = additions = 0
         depth: dict[Expression, int] = {}
+        levels: dict[Expression, int] = {}
         for node in self.nodes():
             depth[node] = 1 + max(depth[a] for a in node.operands) if node.operands else 0
+            below = max((levels[a] for a in node.operands), default=0)
+            levels[node] = below + (node.op in ("mul", "div"))
             if node.op == "mul":
                 multiplications += 1
                 constant_multiplications += any(a.op == "constant" for a in node.operands)
@@ -177,7 +182,12 @@ class Expression:
             elif node.operands:
                 additions += 1
         return OperationCounts(
-            multiplications, constant_multiplications, divisions, additions, depth[self]
+            multiplications,
+            constant_multiplications,
+            divisions,
+            additions,
+            depth[self],
+            levels[self],
         )
 
     def emit(self, algebra: Algebra[T], **variables: T) -> T:

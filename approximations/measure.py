@@ -13,6 +13,7 @@ from odp.approximations.emitters import denominators
 from odp.approximations.expression import Expression
 from odp.approximations.function import Function
 from odp.approximations.interval import Interval
+from odp.approximations.tolerance import Tolerance
 
 __all__ = ["UNIT_ROUNDOFF", "Grid", "Measurement", "measure", "measurement_grid", "safe_interval"]
 
@@ -110,12 +111,16 @@ class Measurement:
             not reproduce by its form.
         float32_absolute: evaluated in float32; infinite where it overflows.
         float32_relative: likewise relative.
+        share: of the allowed error, in real arithmetic; None if no mixed tolerance was given.
+        float32_share: likewise in float32, where float32's own floor is always allowed.
     """
 
     absolute: float
     relative: float | None
     float32_absolute: float
     float32_relative: float | None
+    share: float | None = None
+    float32_share: float | None = None
 
     def error(self, relative: bool) -> float:
         """The absolute or relative error; infinite where there is none."""
@@ -128,11 +133,22 @@ class Measurement:
         return math.inf if value is None else value
 
 
-def measure(expression: Expression, function: Function, domain: Interval) -> Measurement:
+def measure(
+    expression: Expression,
+    function: Function,
+    domain: Interval,
+    tolerance: Tolerance | None = None,
+) -> Measurement:
     """Largest errors of `expression` on the measurement grid of `domain`.
 
     The float64 errors are refined between the grid points next to each maximum, so that they are
     those of the error curve's peak and not of the grid point next to it.
+
+    Args:
+        expression: in the variable ``x``.
+        function: what it stands for.
+        domain: where.
+        tolerance: a budget of several parts, of which the share that is used is wanted as well.
     """
     grid = measurement_grid(function, domain)
     with np.errstate(all="ignore"):
@@ -147,7 +163,12 @@ def measure(expression: Expression, function: Function, domain: Interval) -> Mea
             relative = _peak(expression, function, grid, ratio, relative=True)
             inner = grid.inner & nonzero
             relative32 = _largest(error32[nonzero[grid.inner]] / np.abs(grid.reference[inner]))
-    return Measurement(absolute, relative, _largest(error32), relative32)
+        share = share32 = None
+        if tolerance is not None:
+            allowed = tolerance.allowed(grid.points, grid.reference)
+            share = _largest(error / allowed)
+            share32 = _largest(error32 / np.maximum(allowed[grid.inner], grid.float32_floor))
+    return Measurement(absolute, relative, _largest(error32), relative32, share, share32)
 
 
 def _evaluate(expression: Expression, x: NDArray[np.floating]) -> NDArray[np.floating]:

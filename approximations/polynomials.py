@@ -1,4 +1,4 @@
-"""Polynomials as expressions: float32 coefficients and forms of evaluation."""
+"""Polynomials as expressions: coefficients and forms of evaluation."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ __all__ = [
     "Variable",
     "chebyshev_nodes",
     "clenshaw",
+    "coefficient",
     "float32_constant",
     "full_length",
     "horner",
@@ -32,7 +33,18 @@ _LARGEST = (2.0 - 2.0**-23) * 2.0**127
 
 
 class CoefficientRangeError(ArithmeticError):
-    """A coefficient is not a normal float32 number: the form cannot be used on this domain."""
+    """A coefficient is not a normal number: the form cannot be used on this domain."""
+
+
+def coefficient(value: float | Fraction) -> Expression:
+    """The constant `value` as it is; the search rounds it for the arithmetic of the target.
+
+    Raises:
+        CoefficientRangeError: if it is not finite.
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        raise CoefficientRangeError(f"{value:g} cannot be a coefficient")
+    return constant(value)
 
 
 def float32_constant(value: float | Fraction) -> Expression:
@@ -52,9 +64,9 @@ def horner(coefficients: Sequence[float], t: Expression) -> Expression:
 
     Costs one multiplication per degree, one less where the leading coefficient is 1.
     """
-    result = float32_constant(coefficients[-1])
-    for coefficient in reversed(coefficients[:-1]):
-        result = result * t + float32_constant(coefficient)
+    result = coefficient(coefficients[-1])
+    for following in reversed(coefficients[:-1]):
+        result = result * t + coefficient(following)
     return result
 
 
@@ -65,13 +77,13 @@ def clenshaw(coefficients: Sequence[float], t: Expression) -> Expression:
     in float32 the monomial basis on [-1, 1] loses a digit about every third degree.
     """
     if len(coefficients) == 1:
-        return float32_constant(coefficients[0])
+        return coefficient(coefficients[0])
     double = t + t
     later = constant(0)
-    current = float32_constant(coefficients[-1])
-    for coefficient in reversed(coefficients[1:-1]):
-        current, later = double * current - later + float32_constant(coefficient), current
-    return t * current - later + float32_constant(coefficients[0])
+    current = coefficient(coefficients[-1])
+    for following in reversed(coefficients[1:-1]):
+        current, later = double * current - later + coefficient(following), current
+    return t * current - later + coefficient(coefficients[0])
 
 
 @lru_cache(maxsize=128)

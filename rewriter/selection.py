@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from odp.approximations.approximant import Approximant
-from odp.approximations.choose import approximate, check_parameters, find_scheme
+from odp.approximations.choose import approximate
 from odp.approximations.errors import ApproximationError
 from odp.approximations.function import Function
 from odp.approximations.functions import get_function
 from odp.approximations.interval import Interval
 from odp.approximations.schemes import SCHEMES
+from odp.approximations.search import check_parameters, find_scheme
 from odp.rewriter.calibration import Observation
 from odp.rewriter.graph import Builder, Value
 from odp.rewriter.native import emit_native
@@ -153,6 +155,7 @@ def _choose(
     if site.summed > _SHORT_ROW:
         relaxations = (_SHORT_ROW / site.summed, *relaxations)
     failure: ApproximationError | None = None
+    parameters: dict[str, Any] = dict(options.scheme_parameters())
     for relaxation in relaxations:
         for domain in dict.fromkeys((wide, _narrow(wide, site, observation))):
             try:
@@ -162,7 +165,7 @@ def _choose(
                     error=budget * relaxation,
                     relative=_is_relative(site, function, domain),
                     scheme=options.scheme,
-                    **options.scheme_parameters(),
+                    **parameters,
                 )
             except ApproximationError as error:
                 failure = failure or error

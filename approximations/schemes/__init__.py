@@ -12,10 +12,10 @@ from odp.approximations.schemes.halley import HalleyScheme
 from odp.approximations.schemes.minimax import MinimaxScheme
 from odp.approximations.schemes.newton import NewtonScheme
 from odp.approximations.schemes.pade import PadeScheme
-from odp.approximations.schemes.scheme import Candidate, Request, Scheme, default_cost
+from odp.approximations.schemes.scheme import Candidate, Request, Scheme
 from odp.approximations.schemes.squaring import SquaringScheme
 
-__all__ = ["SCHEMES", "Candidate", "Request", "Scheme", "default_cost"]
+__all__ = ["SCHEMES", "Candidate", "Request", "Scheme"]
 
 _SCHEMES: tuple[Scheme, ...] = (
     NewtonScheme(),

@@ -50,7 +50,7 @@ class AngleDoublingScheme(Scheme):
         options = [
             # x^2, the two polynomials, x times the odd one, two multiplications per doubling; the
             # last doubling computes one of the pair.
-            (1 + even // 2 + (odd - 1) // 2 + 1 + 2 * k - 1, k, even, odd)
+            (request.cost(even // 2 + (odd - 1) // 2 + 2 * k + 1, 2, depth=k), k, even, odd)
             for k in range(1, _MOST_DOUBLINGS + 1)
             for even in range(2, _LARGEST_DEGREE + 1, 2)
             for odd in (even - 1, even + 1)

@@ -22,7 +22,7 @@ from odp.approximations.polynomials import (
     CoefficientRangeError,
     Variable,
     chebyshev_nodes,
-    float32_constant,
+    coefficient,
     interpolate,
 )
 from odp.approximations.schemes.scheme import Candidate, Request, Scheme
@@ -93,7 +93,10 @@ def _plain(request: Request) -> Iterator[Candidate]:
     for degree in range(2 if step == 2 and not odd else 1, _LARGEST_DEGREE + 1, step):
         if degree < start and "degree" not in request.parameters:
             continue
-        cost = degree // 2 + 1 + odd if step == 2 else degree
+        if step == 2:
+            cost = request.polynomial_cost(degree // 2) + request.cost(1 + odd)
+        else:
+            cost = request.polynomial_cost(degree)
         if not request.wants(cost, degree=degree):
             continue
         coefficients = _coefficients(
@@ -102,11 +105,12 @@ def _plain(request: Request) -> Iterator[Candidate]:
         if not request.accepts(estimate(coefficients)):
             continue
         for form in _FORMS:
-            if not request.wants(cost + (form != "raw"), form=form):
+            extra = request.cost(form != "raw", form != "raw")
+            if not request.wants(cost + extra, form=form):
                 continue
             try:
                 inner = getattr(polynomial_variable, form)(coefficients)
-                expression = (x * inner if odd else inner) + float32_constant(shift)
+                expression = (x * inner if odd else inner) + coefficient(shift)
             except CoefficientRangeError:
                 continue
             yield Candidate(
@@ -173,7 +177,8 @@ def _squared(request: Request) -> Iterator[Candidate]:
         "clenshaw": lambda c, v: v.clenshaw(c),
     }
     for degree, k in pairs:
-        if not request.wants(degree + k, degree=degree, squarings=k):
+        cost = request.polynomial_cost(degree) + request.cost(k, depth=k)
+        if not request.wants(cost, degree=degree, squarings=k):
             continue
         found = _best_window(request, degree, k)
         if found is None:
@@ -182,7 +187,8 @@ def _squared(request: Request) -> Iterator[Candidate]:
         for form, build in forms.items():
             if k and form != "raw":
                 continue
-            if not request.wants(degree + k + (form != "raw"), form=form):
+            extra = request.cost(form != "raw", form != "raw")
+            if not request.wants(cost + extra, form=form):
                 continue
             try:
                 expression = build(coefficients, window)

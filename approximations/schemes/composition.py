@@ -14,13 +14,13 @@ from odp.approximations.errors import ApproximationError
 from odp.approximations.expression import Expression, variable
 from odp.approximations.function import Function
 from odp.approximations.interval import Interval
-from odp.approximations.polynomials import CoefficientRangeError, float32_constant
+from odp.approximations.polynomials import CoefficientRangeError, coefficient
 from odp.approximations.schemes.scheme import Candidate, Request, Scheme
 
 __all__ = ["CompositionScheme"]
 
 # log over a few decades and an exponential: nothing cheaper exists.
-_LEAST_COST = 16.0
+_LEAST_MULTIPLICATIONS, _LEAST_DIVISIONS = 10, 2
 
 
 class CompositionScheme(Scheme):
@@ -40,7 +40,8 @@ class CompositionScheme(Scheme):
 
     def candidates(self, request: Request) -> Iterator[Candidate]:
         """The one composition, with the error budget split between its two functions."""
-        if not request.wants(_LEAST_COST):
+        least = request.cost(_LEAST_MULTIPLICATIONS, 2, divisions=_LEAST_DIVISIONS)
+        if not request.wants(least):
             return
         function = request.function
         try:
@@ -66,7 +67,7 @@ def _power(request: Request, p: float) -> Expression:
     logarithm = request.approximate("log", domain, error / (2 * abs(p)), False, None)
     spread = Interval(exponents[0] - error, exponents[1] + error)
     exponential = request.approximate("exp", spread, error / 2, True, None)
-    return exponential.substitute(x=logarithm * float32_constant(p))
+    return exponential.substitute(x=logarithm * coefficient(p))
 
 
 def _atanh(request: Request) -> Expression:

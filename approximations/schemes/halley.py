@@ -23,7 +23,7 @@ from odp.approximations.schemes.scheme import Candidate, Request, Scheme
 __all__ = ["HalleyScheme", "halley_correction"]
 
 # An exponential over a few decades, the seed and one correction: nothing cheaper exists.
-_LEAST_COST = 15.0
+_LEAST_MULTIPLICATIONS, _LEAST_DIVISIONS = 9, 2
 
 
 @lru_cache(maxsize=1)
@@ -61,7 +61,8 @@ class HalleyScheme(Scheme):
         if request.relative:
             return
         for steps in (1, 2, 3):
-            if not request.wants(_LEAST_COST, steps=steps):
+            least = request.cost(_LEAST_MULTIPLICATIONS, 2, divisions=_LEAST_DIVISIONS)
+            if not request.wants(least, steps=steps):
                 continue
             # Backwards: half of each step's budget for the cubic term, half for exp.
             budgets = [min(request.error, 1.0)]

@@ -16,7 +16,7 @@ from odp.approximations.approximant import Parameters
 from odp.approximations.expression import variable
 from odp.approximations.function import Function
 from odp.approximations.interval import Interval
-from odp.approximations.polynomials import CoefficientRangeError, float32_constant
+from odp.approximations.polynomials import CoefficientRangeError, coefficient
 from odp.approximations.remez import LevelFit, lower_bound, minimax
 from odp.approximations.schemes.chebyshev_pade import linearised
 from odp.approximations.schemes.rational_function import RationalFit, RationalProblem
@@ -89,11 +89,12 @@ def _polynomial(
     cost = problem.polynomial_cost(m)
     x, v = variable("x"), problem.variable
     for form in ("raw", "horner", "clenshaw"):
-        if not request.wants(cost + (form != "raw"), form=form):
+        extra = request.cost(form != "raw", form != "raw")
+        if not request.wants(cost + extra, form=form):
             continue
         try:
             inner = getattr(v, form)(fit.p * fit.q[0] ** -1)
-            expression = (x * inner if problem.odd else inner) + float32_constant(problem.shift)
+            expression = (x * inner if problem.odd else inner) + coefficient(problem.shift)
         except CoefficientRangeError:
             continue
         yield Candidate(

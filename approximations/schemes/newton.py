@@ -20,7 +20,7 @@ from odp.approximations.approximant import Parameters
 from odp.approximations.expression import Expression, variable
 from odp.approximations.function import Function
 from odp.approximations.interval import Interval
-from odp.approximations.polynomials import CoefficientRangeError, float32_constant
+from odp.approximations.polynomials import CoefficientRangeError, coefficient
 from odp.approximations.schemes.scheme import Candidate, Request, Scheme
 
 __all__ = ["NewtonScheme", "newton_step"]
@@ -68,7 +68,7 @@ class NewtonScheme(Scheme):
         plan = _plan(request.function)
         if plan is None:
             return
-        options = _options(plan)
+        options = _options(plan, request)
         for cost, method, seed, scaled, steps in sorted(options):
             if not request.wants(cost, method=method, seed=seed, scaled=scaled, steps=steps):
                 continue
@@ -107,20 +107,24 @@ def _plan(function: Function) -> _Plan | None:
     return None
 
 
-def _options(plan: _Plan) -> Iterator[tuple[float, str, str, bool, int]]:
+def _options(plan: _Plan, request: Request) -> Iterator[tuple[float, str, str, bool, int]]:
     per_step = {1: 2, 2: 3, 3: 4, 4: 4}[plan.root]
     # x / q is shared by all steps; for q = 1 it is x itself.
     shared = 0 if plan.root == 1 else 1
-    seeds = {"rational": 3, "linear": 1, "constant": 0}
+    seeds = {"rational": (0, 1), "linear": (1, 0), "constant": (0, 0)}
     for scaled in (True, False):
         for steps in range(_MOST_STEPS + 1):
-            for seed, seed_cost in seeds.items():
+            for seed, (products, divisions) in seeds.items():
                 if plan.root == 1 and seed == "rational":
                     continue
-                cost = seed_cost + (shared if steps else 0) + per_step * steps + plan.times_x
+                constants = products + (shared if steps else 0)
+                total = constants + per_step * steps + plan.times_x
+                cost = request.cost(total, constants, divisions=divisions)
                 yield cost, "newton", seed, scaled, steps
             if plan.root == 2 and 0 < steps <= 16:
-                yield 4 * steps - 3 + (0 if plan.times_x else 3), "heron", "rational", scaled, steps
+                divisions = steps - 1 + (not plan.times_x)
+                cost = request.cost(steps, steps, divisions=divisions)
+                yield cost, "heron", "rational", scaled, steps
 
 
 def _newton(
@@ -148,12 +152,12 @@ def _newton(
     c = sigma / peak
     try:
         if seed == "rational":
-            y = float32_constant(c) / (x + float32_constant(g))
+            y = coefficient(c) / (x + coefficient(g))
         elif seed == "linear":
-            y = float32_constant(c * g) - x * float32_constant(c)
+            y = coefficient(c * g) - x * coefficient(c)
         else:
-            y = float32_constant(c)
-        scaled_x = x * float32_constant(b)
+            y = coefficient(c)
+        scaled_x = x * coefficient(b)
         for step_constant in constants:
             product = scaled_x * y
             for _ in range(q - 2 if q == 3 else min(q - 1, 1)):
@@ -163,7 +167,7 @@ def _newton(
             elif q == 4:
                 square = y * y
                 product = scaled_x * square * square
-            y = y * (float32_constant(step_constant) - product)
+            y = y * (coefficient(step_constant) - product)
     except CoefficientRangeError:
         return None
     return x * y if plan.times_x else y
@@ -241,9 +245,9 @@ def _heron(plan: _Plan, request: Request, steps: int, *, scaled: bool) -> Expres
             if s is None:
                 # The first step from the constant sqrt(g) needs no division.
                 h = factor / math.sqrt(g)
-                s = x * float32_constant(h) + float32_constant(h * g)
+                s = x * coefficient(h) + coefficient(h * g)
             else:
-                s = (s + x / s) * float32_constant(factor)
+                s = (s + x / s) * coefficient(factor)
         except CoefficientRangeError:
             return None
     if s is None:

@@ -21,7 +21,7 @@ from odp.approximations.expression import Expression, variable
 from odp.approximations.function import Function
 from odp.approximations.functions import get_function
 from odp.approximations.interval import Interval
-from odp.approximations.polynomials import CoefficientRangeError, float32_constant, horner
+from odp.approximations.polynomials import CoefficientRangeError, coefficient, horner
 from odp.approximations.schemes.scheme import Candidate, Request, Scheme
 
 __all__ = ["PadeScheme", "pade_coefficients"]
@@ -140,7 +140,7 @@ def _powers(request: Request) -> Iterator[Candidate]:
             if m + n == 0 or (gate != "exp" and m != n):
                 continue
             for k in range(_MOST_SQUARINGS + 1):
-                options.append((_power_cost(gate, m, n, k), m, n, k))
+                options.append((_power_cost(request, m, n, k), m, n, k))
     for cost, m, n, k in sorted(options):
         if not request.wants(cost, numerator=m, denominator=n, squarings=k):
             continue
@@ -148,7 +148,7 @@ def _powers(request: Request) -> Iterator[Candidate]:
         if not request.accepts(estimate):
             continue
         for scaled in (False, True):
-            if scaled and (not n or not request.wants(cost + 1)):
+            if scaled and (not n or not request.wants(cost + request.cost(1, 1))):
                 continue
             try:
                 expression = _power_expression(request, m, n, k, scaled=scaled)
@@ -163,11 +163,13 @@ def _powers(request: Request) -> Iterator[Candidate]:
             )
 
 
-def _power_cost(gate: str, m: int, n: int, k: int) -> float:
+def _power_cost(request: Request, m: int, n: int, k: int) -> float:
+    gate = request.function.name
     base = {1: 0, 2: 2}.get(m, m + 1) if m == n else m + max(n - 1, 0)
     if gate == "exp":
-        return base + k + (3 if n else 0)
-    return base + 2 * k + 3 + (2 if gate == "mish_gate" else 0)
+        return request.cost(base + k, min(base, 2), divisions=n > 0, depth=k)
+    products = base + 2 * k + (2 if gate == "mish_gate" else 0)
+    return request.cost(products, min(base, 2), divisions=1, depth=k)
 
 
 def _power_error(request: Request, m: int, n: int, k: int) -> float:
@@ -272,17 +274,22 @@ def _at_point(request: Request) -> Iterator[Candidate]:
     function = request.function
     point = _point(request)
     x = variable("x")
-    shifted = x - float32_constant(point) if point else x
+    shifted = x - coefficient(point) if point else x
     types = [
         (m, n)
         for m in range(_LARGEST_DEGREE + 3)
         for n in range(_LARGEST_DEGREE + 3)
         if 0 < m + n <= 2 * _LARGEST_DEGREE
     ]
-    for m, n in sorted(types, key=lambda t: (t[0] + max(t[1] - 1, 0) + 3 * (t[1] > 0), t[0])):
-        cost = m + max(n - 1, 0) + 3 * (n > 0)
-        if function.centre is not None or function.parity == "even":
-            cost = cost // 2
+    symmetric = function.centre is not None or function.parity == "even"
+
+    def least(m: int, n: int) -> float:
+        share = 2 if symmetric else 1
+        products = (m + max(n - 1, 0)) // share
+        return request.cost(products, min(products, 2), divisions=n > 0)
+
+    for m, n in sorted(types, key=lambda t: (least(*t), t[0])):
+        cost = least(m, n)
         if not request.wants(cost, numerator=m, denominator=n):
             continue
         coefficients = pade_coefficients(function.name, m, n, point)

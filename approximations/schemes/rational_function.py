@@ -31,7 +31,7 @@ from odp.approximations.polynomials import (
     Variable,
     chebyshev_nodes,
     clenshaw,
-    float32_constant,
+    coefficient,
     full_length,
     horner,
 )
@@ -67,6 +67,7 @@ class RationalProblem:
     def __init__(self, request: Request) -> None:
         function, domain = request.function, request.domain
         self.error = request.error
+        self.request = request
         self.function, self.domain, self.relative = function, domain, request.relative
         centre = function.centre
         symmetric = domain.contains(0.0) and not function.singularities
@@ -108,8 +109,10 @@ class RationalProblem:
         return self.function.numpy(np.sqrt(u) if self.odd or self.even else u)
 
     def cost(self, m: int, n: int) -> float:
-        """Default cost of the raw form: a monic denominator saves one multiplication."""
-        return m + (n - 1) + 3 + (self.odd or self.even) + self.odd
+        """Cost of the raw form: a monic denominator saves one multiplication."""
+        request = self.request
+        parts = request.polynomial_cost(m) + request.polynomial_cost(n, monic=True)
+        return parts + request.cost(self.symmetric + self.odd, divisions=1)
 
     @property
     def symmetric(self) -> bool:
@@ -121,8 +124,9 @@ class RationalProblem:
         return 2 * m + self.odd if self.symmetric else m
 
     def polynomial_cost(self, m: int) -> float:
-        """Default cost of the raw form of a polynomial of degree m in u."""
-        return m + self.symmetric * (m > 0) + self.odd
+        """Cost of the raw form of a polynomial of degree m in u."""
+        request = self.request
+        return request.polynomial_cost(m) + request.cost(self.symmetric * (m > 0) + self.odd)
 
     def system(self, m: int, n: int, scale: float, count: int) -> Problem | None:
         """Bases, values and weights of type (m, n) at `count` points or more, ascending in u.
@@ -219,7 +223,7 @@ class RationalProblem:
         v = self.variable
         decades = v.lo > 0 and v.hi / v.lo > _WIDE_RATIO
         for form, extra in (("raw", 0), ("scaled", 1), ("horner", 2), ("clenshaw", 2)):
-            if not request.wants(base + extra, form=form):
+            if not request.wants(base + request.cost(extra, extra), form=form):
                 continue
             if decades and form in ("horner", "clenshaw"):
                 # Over many decades an affine variable has no digits left for the small end.
@@ -244,7 +248,7 @@ class RationalProblem:
         elif form == "scaled":
             # Powers of a large variable overflow float32; those of x * 2^-j do not.
             exponent = math.frexp(max(abs(self.domain.lo), abs(self.domain.hi)))[1]
-            x = x * float32_constant(2.0**-exponent)
+            x = x * coefficient(2.0**-exponent)
             square = self.odd or self.even
             step = 4.0**exponent if square else 2.0**exponent
             parts = [c * step ** np.arange(len(c)) for c in (numerator, denominator)]
@@ -266,7 +270,7 @@ class RationalProblem:
             parts = [c / parts[1][-1] for c in parts]
             p, q = (build(c.tolist(), t) for c in parts)
         quotient = (x * p if self.odd else p) / q
-        return quotient + float32_constant(self.shift)
+        return quotient + coefficient(self.shift)
 
 
 def _moebius_to_monomials(
@@ -278,6 +282,6 @@ def _moebius_to_monomials(
     n = len(in_t) - 1
     minus, plus = Polynomial([-scale - origin, 1.0]), Polynomial([scale - origin, 1.0])
     total = Polynomial([0.0])
-    for power, coefficient in enumerate(in_t):
-        total = total + coefficient * minus**power * plus ** (n - power)
+    for power, factor in enumerate(in_t):
+        total = total + factor * minus**power * plus ** (n - power)
     return full_length(total.coef, n + 1)

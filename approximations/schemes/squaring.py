@@ -61,7 +61,7 @@ class SquaringScheme(Scheme):
     def candidates(self, request: Request) -> Iterator[Candidate]:
         """Pairs of degree and squarings by cost."""
         pairs = sorted(
-            (degree + k, degree, k)
+            (request.polynomial_cost(degree) + request.cost(k, depth=k), degree, k)
             for degree in range(1, _LARGEST_DEGREE + 1)
             for k in range(1, _MOST_SQUARINGS + 1)
         )

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from odp.approximations import Approximant, ApproximationError, Function, Interval, approximate
 from odp.approximations.remez import Problem, alternation, lower_bound, minimax
-from odp.approximations.schemes import Request, default_cost
+from odp.approximations.schemes import Request
 from odp.approximations.schemes.rational_function import RationalProblem
 
 from .cases import functions, narrow
@@ -141,7 +141,7 @@ def test_minimax_is_never_dearer_than_what_it_starts_from(function: Function) ->
             if scheme == "chebyshev" and function.name == "exp":
                 continue
             other = approximate(function, narrow(function), error=error, scheme=scheme)
-            assert default_cost(cheapest.counts) <= default_cost(other.counts)
+            assert cheapest.target.cost(cheapest.counts) <= other.target.cost(other.counts)
 
 
 def test_the_error_alternates_at_one_height() -> None:
