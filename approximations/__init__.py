@@ -12,24 +12,34 @@ from odp.approximations.expression import Expression, OperationCounts, constant,
 from odp.approximations.function import Function
 from odp.approximations.functions import FUNCTIONS, get_function, power
 from odp.approximations.interval import Interval
+from odp.approximations.pareto import limits, pareto
 from odp.approximations.schemes import SCHEMES
+from odp.approximations.target import TARGETS, Target, get_target
+from odp.approximations.tolerance import Histogram, Tolerance
 
 __all__ = [
     "FUNCTIONS",
     "SCHEMES",
+    "TARGETS",
     "Algebra",
     "Approximant",
     "ApproximationError",
     "Expression",
     "Function",
+    "Histogram",
     "Interval",
     "OdpError",
     "OperationCounts",
     "OperatorAlgebra",
     "Parameters",
+    "Target",
+    "Tolerance",
     "approximate",
     "constant",
     "get_function",
+    "get_target",
+    "limits",
+    "pareto",
     "power",
     "variable",
 ]

@@ -175,20 +175,11 @@ def checked_tolerance(
 def _approximate(problem: SearchProblem) -> Approximant:
     """The cheapest within the budget, whose proof keeps the budget as well."""
     for margin in _MARGINS:
-        inside = _scaled(problem.tolerance, margin)
+        inside = problem.tolerance.scaled(margin)
         approximant = search(replace(problem, tolerance=inside)).result()
         if problem.tolerance.kind == "mixed" or approximant.error <= problem.error:
             break
     return approximant
-
-
-def _scaled(tolerance: Tolerance, factor: float) -> Tolerance:
-    return replace(
-        tolerance,
-        absolute=tolerance.absolute * factor,
-        relative=tolerance.relative * factor,
-        ulps=tolerance.ulps * factor,
-    )
 
 
 @lru_cache(maxsize=1024)
@@ -198,18 +189,18 @@ def _within(problem: SearchProblem, operations: float) -> Approximant:
     start = 1.0 / max(shape.absolute, shape.relative, shape.ulps)
     if shape.kind == "absolute":
         start *= measurement_grid(problem.function, problem.domain).scale
-    limited = replace(problem, largest_cost=operations, tolerance=_scaled(shape, start))
+    limited = replace(problem, largest_cost=operations, tolerance=shape.scaled(start))
     best = search(limited)
     if best.best is None:
         raise best.failure()
     while True:
-        sharper = _scaled(limited.tolerance, best.error_share / _STEP)
+        sharper = limited.tolerance.scaled(best.error_share / _STEP)
         found = search(replace(limited, tolerance=sharper))
         if found.best is None:
             break
         limited, best = found.problem, found
     while True:
-        sharper = _scaled(limited.tolerance, best.error_share * _SHARPER)
+        sharper = limited.tolerance.scaled(best.error_share * _SHARPER)
         found = search(replace(limited, tolerance=sharper, sharpest=True))
         if found.best is None:
             return best.result()

@@ -127,6 +127,11 @@ class Tolerance:
             allowed = allowed / self.histogram.weight(x)
         return np.asarray(np.broadcast_to(allowed, magnitude.shape), dtype=np.float64)
 
+    def scaled(self, factor: float) -> Tolerance:
+        """The tolerance with all its parts multiplied by a positive number."""
+        parts = (self.absolute * factor, self.relative * factor, self.ulps * factor)
+        return Tolerance(*parts, self.histogram)
+
     def __str__(self) -> str:
         parts = []
         if self.absolute:
