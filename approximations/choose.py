@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 
+from odp.approximations import cache
 from odp.approximations.approximant import Approximant, Parameters, ParameterValue
 from odp.approximations.arithmetic import FixedPointArithmetic
 from odp.approximations.errors import ApproximationError
@@ -72,7 +74,8 @@ def approximate(
         **parameters: parameters of that scheme to fix, for example ``degree=5``.
 
     Returns:
-        The approximant; asking again for the same one costs a dictionary lookup.
+        The approximant; asking again for the same one costs a dictionary lookup, or in another
+        process the reading of a small file (see `odp.approximations.cache`).
 
     Raises:
         ApproximationError: one line, for a bad function, domain, error, target, scheme or
@@ -114,7 +117,7 @@ def approximate(
     names = None if scheme is None else (scheme,)
     problem = SearchProblem(chosen, interval, tolerance, place, names, Parameters(**parameters))
     if operations is not None:
-        return _within(problem, float(operations))
+        return _within(replace(problem, largest_cost=float(operations)))
     return _approximate(problem)
 
 
@@ -171,8 +174,28 @@ def checked_tolerance(
     return Tolerance(**parts, histogram=histogram)
 
 
+def _remembered(
+    question: str, problem: SearchProblem, answer: Callable[[SearchProblem], Approximant]
+) -> Approximant:
+    """The answer that is on disk, or a new one."""
+    kept = cache.load(problem, question)
+    if kept is None:
+        kept = answer(problem)
+        cache.store(problem, question, kept)
+    return kept
+
+
 @lru_cache(maxsize=4096)
 def _approximate(problem: SearchProblem) -> Approximant:
+    return _remembered("cheapest", problem, _cheapest)
+
+
+@lru_cache(maxsize=1024)
+def _within(problem: SearchProblem) -> Approximant:
+    return _remembered("sharpest", problem, _sharpest)
+
+
+def _cheapest(problem: SearchProblem) -> Approximant:
     """The cheapest within the budget, whose proof keeps the budget as well."""
     for margin in _MARGINS:
         inside = problem.tolerance.scaled(margin)
@@ -182,14 +205,13 @@ def _approximate(problem: SearchProblem) -> Approximant:
     return approximant
 
 
-@lru_cache(maxsize=1024)
-def _within(problem: SearchProblem, operations: float) -> Approximant:
-    """The smallest error at a cost of at most `operations`."""
+def _sharpest(problem: SearchProblem) -> Approximant:
+    """The smallest error at a cost of at most the problem's largest."""
     shape = problem.tolerance
     start = 1.0 / max(shape.absolute, shape.relative, shape.ulps)
     if shape.kind == "absolute":
         start *= measurement_grid(problem.function, problem.domain).scale
-    limited = replace(problem, largest_cost=operations, tolerance=shape.scaled(start))
+    limited = replace(problem, tolerance=shape.scaled(start))
     best = search(limited)
     if best.best is None:
         raise best.failure()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import operator
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Final, Literal, TypeVar, cast
@@ -19,7 +19,14 @@ from typing import Any, Final, Literal, TypeVar, cast
 from odp.approximations.algebra import Algebra, OperatorAlgebra, operators_for
 from odp.approximations.errors import ApproximationError
 
-__all__ = ["Expression", "OperationCounts", "constant", "variable"]
+__all__ = [
+    "Expression",
+    "OperationCounts",
+    "constant",
+    "expression_from_rows",
+    "expression_rows",
+    "variable",
+]
 
 Operation = Literal["variable", "constant", "add", "sub", "mul", "div"]
 Number = int | float | Fraction
@@ -288,13 +295,7 @@ class Expression:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A flat table of rows: pickling the graph node by node would recurse as deep as it is.
-        nodes = self.nodes()
-        number = {node: index for index, node in enumerate(nodes)}
-        rows = [
-            (node.op, tuple(number[a] for a in node.operands), node.name, node.value)
-            for node in nodes
-        ]
-        return _from_rows, (rows,)
+        return expression_from_rows, (expression_rows(self),)
 
     def __copy__(self) -> Expression:
         return self
@@ -394,8 +395,20 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float, Fraction))
 
 
-def _from_rows(rows: list[tuple[Operation, tuple[int, ...], str, Fraction]]) -> Expression:
-    """Rebuild a pickled expression."""
+Row = tuple[Operation, tuple[int, ...], str, Fraction]
+
+
+def expression_rows(expression: Expression) -> list[Row]:
+    """The expression as a flat table: operation, numbers of the operands' rows, name, value."""
+    nodes = expression.nodes()
+    number = {node: index for index, node in enumerate(nodes)}
+    return [
+        (node.op, tuple(number[a] for a in node.operands), node.name, node.value) for node in nodes
+    ]
+
+
+def expression_from_rows(rows: Sequence[Row]) -> Expression:
+    """The expression that `expression_rows` made a table of."""
     nodes: list[Expression] = []
     for op, operands, name, value in rows:
         nodes.append(_intern(op, tuple(nodes[index] for index in operands), name, value))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,9 @@ from numpy.typing import NDArray
 
 from odp.cli.entry import main, rewrite_main
 from odp.rewriter.onnx_graph import OnnxGraph
+
+# Tests are about what the code computes, not about what an earlier run left on this machine.
+os.environ["ODP_CACHE"] = "off"
 
 
 def parse_model(
