@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -27,11 +26,9 @@ from odp.rewriter.report_summary import (
     sites_of_pass,
     worst_error,
 )
+from odp.rewriter.table_style import VERY_WIDE, WIDE, Signs, number_column, plain_table
 
 __all__ = ["PassSummary", "render", "render_explanations", "render_passes_list"]
-
-# From these widths on there is room for columns that repeat or refine what other columns say.
-WIDE, VERY_WIDE = 100, 140
 
 
 @dataclass(frozen=True)
@@ -49,19 +46,6 @@ class PassSummary:
     options: Mapping[str, object] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class _Signs:
-    """Signs that not every terminal encoding has."""
-
-    arrow: str
-    certified: str
-    measured: str
-
-    @classmethod
-    def of(cls, console: Console) -> _Signs:
-        return cls("->", "<=", "~") if console.options.ascii_only else cls("→", "≤", "≈")
-
-
 def render(report: Report, console: Console) -> None:
     """Print the report.
 
@@ -71,7 +55,7 @@ def render(report: Report, console: Console) -> None:
         report: what was rewritten.
         console: where to print; its width decides how many columns the tables have.
     """
-    signs = _Signs.of(console)
+    signs = Signs.of(console)
     for warning in report.warnings:
         console.print(Text.assemble(("warning: ", "bold yellow"), (warning, "yellow")))
     if report.warnings:
@@ -115,7 +99,7 @@ def render(report: Report, console: Console) -> None:
 
 def render_passes_list(passes: Iterable[PassSummary], console: Console) -> None:
     """Print the passes that can be asked for, with their options and defaults."""
-    table = _table(None)
+    table = plain_table()
     table.add_column("pass", no_wrap=True, style="bold")
     table.add_column("finds", overflow="fold", ratio=3)
     table.add_column("options", overflow="fold", ratio=2, style="dim")
@@ -130,7 +114,7 @@ def render_explanations(skipped: Sequence[Skipped], console: Console) -> None:
     if not skipped:
         console.print("No near misses: every candidate node matched.")
         return
-    table = _table(None)
+    table = plain_table()
     table.add_column("node", overflow="fold", ratio=2)
     table.add_column("op", overflow="fold", max_width=24)
     table.add_column("reason", overflow="fold", ratio=3)
@@ -139,7 +123,7 @@ def render_explanations(skipped: Sequence[Skipped], console: Console) -> None:
     console.print(table)
 
 
-def _headline(report: Report, signs: _Signs) -> Table:
+def _headline(report: Report, signs: Signs) -> Table:
     model = report.model
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
@@ -174,27 +158,27 @@ def _headline(report: Report, signs: _Signs) -> Table:
     return grid
 
 
-def _passes_table(report: Report, width: int, signs: _Signs) -> Table:
+def _passes_table(report: Report, width: int, signs: Signs) -> Table:
     output = headline_output(report)
     measured = [*(record.isolated for record in report.passes), report.total]
     measured += [record.cumulative for record in report.passes]
     is_distribution = any(metrics.kl is not None for item in measured for metrics in item.values())
-    table = _table("Passes")
+    table = plain_table("Passes")
     table.add_column("pass", overflow="fold", style="bold", min_width=8)
     table.add_column("patterns", overflow="fold", ratio=1, min_width=14)
-    _number(table, "sites")
+    number_column(table, "sites")
     if width >= WIDE:
-        _number(table, "declared")
-        _number(table, "observed")
-    _number(table, "alone")
-    _number(table, "cumulative")
+        number_column(table, "declared")
+        number_column(table, "observed")
+    number_column(table, "alone")
+    number_column(table, "cumulative")
     if is_distribution:
-        _number(table, "KL")
-        _number(table, "top-1")
+        number_column(table, "KL")
+        number_column(table, "top-1")
     if width >= VERY_WIDE:
-        _number(table, "max abs")
-        _number(table, "cosine")
-        _number(table, "seconds")
+        number_column(table, "max abs")
+        number_column(table, "cosine")
+        number_column(table, "seconds")
     approximants = approximants_by_key(report)
     for record in report.passes:
         if _found_nothing(record):
@@ -222,7 +206,7 @@ def _pass_cells(
     output: str | None,
     is_distribution: bool,
     width: int,
-    signs: _Signs,
+    signs: Signs,
 ) -> list[Text | str]:
     alone, cumulative = record.isolated.get(output or ""), record.cumulative.get(output or "")
     patterns = ", ".join(f"{name} {count}" for name, count in record.patterns.items())
@@ -247,18 +231,18 @@ def _pass_cells(
     return cells
 
 
-def _sites_table(report: Report, groups: list[SiteGroup], width: int, signs: _Signs) -> Table:
+def _sites_table(report: Report, groups: list[SiteGroup], width: int, signs: Signs) -> Table:
     approximants = approximants_by_key(report)
-    table = _table("Sites")
+    table = plain_table("Sites")
     table.add_column("pass", overflow="fold", style="bold", min_width=6)
     table.add_column("function", overflow="fold", min_width=6)
     table.add_column("scheme", overflow="fold", min_width=6)
     if width >= VERY_WIDE:
         table.add_column("domain", no_wrap=True)
-    _number(table, "sites")
+    number_column(table, "sites")
     table.add_column("operations per element", overflow="fold", ratio=1, min_width=9)
-    _number(table, "declared")
-    _number(table, "observed")
+    number_column(table, "declared")
+    number_column(table, "observed")
     previous = None
     for group in groups:
         worst = worst_error(group.sites, approximants)
@@ -279,10 +263,10 @@ def _sites_table(report: Report, groups: list[SiteGroup], width: int, signs: _Si
 
 
 def _output_table(report: Report) -> Table:
-    table = _table(f"Output error, all passes, opset {report.model.opset_after}")
+    table = plain_table(f"Output error, all passes, opset {report.model.opset_after}")
     table.add_column("output", overflow="fold", style="bold", min_width=8)
     for header, _ in _metric_cells(Metrics(0, 0, 0, 0)):
-        _number(table, header)
+        number_column(table, header)
     for name, metrics in report.total.items():
         table.add_row(Text(name), *(cell for _, cell in _metric_cells(metrics)))
     return table
@@ -299,7 +283,7 @@ def _metric_cells(metrics: Metrics) -> list[tuple[str, str]]:
     ]
 
 
-def _declared(worst: WorstError, signs: _Signs) -> str:
+def _declared(worst: WorstError, signs: Signs) -> str:
     sign = signs.certified if worst.certified else signs.measured
     return f"{sign} {format_error(worst.declared)} {worst.kind}"
 
@@ -307,23 +291,3 @@ def _declared(worst: WorstError, signs: _Signs) -> str:
 def _counts(counts: Mapping[str, int]) -> str:
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(f"{name} {format_count(count)}" for name, count in ordered)
-
-
-def _table(title: str | None) -> Table:
-    return Table(
-        title=title,
-        title_justify="left",
-        title_style="bold",
-        caption_justify="left",
-        caption_style="dim",
-        box=box.SIMPLE_HEAD,
-        header_style="dim",
-        padding=(0, 1),
-        collapse_padding=True,
-        pad_edge=False,
-        expand=False,
-    )
-
-
-def _number(table: Table, header: str) -> None:
-    table.add_column(header, justify="right", no_wrap=True)
