@@ -203,7 +203,11 @@ def _peak(
     largest = _largest(errors)
     if not math.isfinite(largest) or largest == 0.0:
         return largest
-    candidates = np.flatnonzero(errors >= 0.98 * largest)[:64]
+    # Only local maxima: a flat peak has more points within 2 % than are looked at, and a narrow one
+    # behind it (erf on [-200, 200]) would go unseen.
+    beside = np.concatenate([[0.0], errors, [0.0]])
+    peaks = (errors >= beside[:-2]) & (errors >= beside[2:]) & (errors >= 0.98 * largest)
+    candidates = np.flatnonzero(peaks)[:64]
     left = grid.points[np.maximum(candidates - 1, 0)]
     right = grid.points[np.minimum(candidates + 1, grid.points.size - 1)]
     x = (left[:, None] + (right - left)[:, None] * np.linspace(0.0, 1.0, 17)).ravel()

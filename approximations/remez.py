@@ -27,24 +27,34 @@ Array = NDArray[np.float64]
 _EXCHANGES = 40
 _LEVEL = 1e-6
 _LAWSON_STEPS = 10
+# 8 roundings of the function and of the fit.
+_NOISE = 8 * 2.0**-53
 _REAL = 1e-8
+_CONVERGED = 1e-3
+_STARTS = 2
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Find p and q with small ``max |weight * (numerator @ p / denominator @ q - target)|``.
+    """Find p and q with small ``max |weight * (P / Q - target)|``.
+
+    ``Q = denominator @ q`` and ``P = numerator @ p + offset @ q``.
 
     Attributes:
         numerator: basis at the points, shape (points, m + 1); points in ascending order.
         denominator: likewise, shape (points, n + 1); one column of ones for a polynomial.
         target: values, shape (points,).
-        weight: positive, shape (points,).
+        weight: not zero, shape (points,); the signs are those by which the best error alternates
+            (a basis that vanishes at a point within the domain changes its own sign there).
+        offset: what the denominator fixes of the numerator, shape (points, n + 1): with it
+            ``P/Q`` takes a given value at a point.  None stands for zeros.
     """
 
     numerator: Array
     denominator: Array
     target: Array
     weight: Array
+    offset: Array | None = None
 
     @property
     def reference_size(self) -> int:
@@ -56,8 +66,32 @@ class Problem:
         divisor = self.denominator @ q
         if not ((divisor > 0).all() or (divisor < 0).all()):
             return np.full(self.target.shape, math.nan)
-        value: Array = self.weight * (self.numerator @ p / divisor - self.target)
+        dividend = self.numerator @ p
+        if self.offset is not None:
+            dividend = dividend + self.offset @ q
+        value: Array = self.weight * (dividend / divisor - self.target)
         return value
+
+    @property
+    def wanted(self) -> Array:
+        """What multiplies q in ``f Q - P``: the target times the basis, less the offset."""
+        wanted = self.denominator * self.target[:, None]
+        return wanted if self.offset is None else wanted - self.offset
+
+    def at(self, points: NDArray[np.intp] | slice) -> Problem:
+        """The same problem on some of its points."""
+        return Problem(
+            self.numerator[points],
+            self.denominator[points],
+            self.target[points],
+            self.weight[points],
+            None if self.offset is None else self.offset[points],
+        )
+
+    @property
+    def noise(self) -> float:
+        """What rounding alone may contribute to an error computed in float64."""
+        return _NOISE * float(np.abs(self.weight * self.target).max())
 
 
 @dataclass(frozen=True)
@@ -124,24 +158,43 @@ def minimax(
     size = problem.reference_size
     rational = problem.denominator.shape[1] > 1
     best: LevelFit | None = None
-    bound = 0.0
     if start is not None:
-        error = problem.error(*start)
-        best = LevelFit(*start, float(np.abs(error).max()), 0.0)
+        best = LevelFit(*start, float(np.abs(problem.error(*start)).max()), 0.0)
         if math.isnan(best.error):
             best = None
-    if best is None:
-        if rational:
+    if rational:
+        if best is None:
             return None
-        reference = _chebyshev_reference(problem.target.size, size)
-    else:
-        fit = _lawson(problem, best) if rational else best
+        fit = _lawson(problem, best)
         best = min(best, fit, key=lambda f: f.error)
-        reference = alternation(problem.error(fit.p, fit.q), size)
-        if reference.size < size:
-            if rational:
-                return best
-            reference = _chebyshev_reference(problem.target.size, size)
+        references = [alternation(problem.error(fit.p, fit.q), size)]
+    else:
+        references = [_chebyshev_reference(problem.target.size, size)]
+        if best is not None:
+            references.insert(0, alternation(problem.error(best.p, best.q), size))
+    bound = 0.0
+    for reference in references:
+        if reference.size == size:
+            found = _exchange(problem, reference, wanted)
+            bound = max(bound, found.bound if found else 0.0)
+            if found and (best is None or found.error < best.error):
+                best = found
+            if best and (best.error <= (1 + _CONVERGED) * bound or bound > wanted):
+                break
+        if not rational and len(references) < _STARTS:
+            # On a domain of many decades the index is a poor guess of where the extrema are.
+            p, q = _least_squares(problem)
+            references.append(alternation(problem.error(p, q), size))
+    if best is None:
+        return None
+    return LevelFit(best.p, best.q, best.error, max(0.0, min(bound, best.error) - problem.noise))
+
+
+def _exchange(problem: Problem, reference: NDArray[np.intp], wanted: float) -> LevelFit | None:
+    """Exchanges until the fit is level, no fit can be as good as `wanted`, or nothing moves."""
+    rational = problem.denominator.shape[1] > 1
+    best: LevelFit | None = None
+    bound = 0.0
     for _ in range(_EXCHANGES):
         solved = _level_rational(problem, reference) if rational else _level(problem, reference)
         if solved is None:
@@ -156,13 +209,19 @@ def minimax(
             best = LevelFit(p, q, largest, bound)
         if largest <= level * (1 + _LEVEL) or bound > wanted:
             break
-        moved = alternation(error, size)
-        if moved.size < size or np.array_equal(moved, reference):
+        moved = alternation(error, reference.size)
+        if moved.size < reference.size or np.array_equal(moved, reference):
             break
         reference = moved
-    if best is None:
-        return None
-    return LevelFit(best.p, best.q, best.error, min(bound, best.error))
+    return None if best is None else LevelFit(best.p, best.q, best.error, bound)
+
+
+def _least_squares(problem: Problem) -> tuple[Array, Array]:
+    """The polynomial with the smallest sum of squares; its error alternates often enough."""
+    q: Array = np.array([1.0 / problem.denominator[0, 0]], dtype=np.float64)
+    rows = problem.numerator * problem.weight[:, None]
+    p = np.linalg.lstsq(rows, problem.weight * problem.target, rcond=None)[0]
+    return np.asarray(p, dtype=np.float64), q
 
 
 def lower_bound(problem: Problem, p: Array, q: Array) -> float:
@@ -206,7 +265,8 @@ def _level_rational(
     weight = problem.weight[reference]
     full, _ = scipy.linalg.qr(numerator * weight[:, None])
     complement = full[:, columns:]
-    left = complement.T @ (denominator * (weight * problem.target[reference])[:, None])
+    wanted = problem.at(reference).wanted * weight[:, None]
+    left = complement.T @ wanted
     right = complement.T @ (denominator * signs[:, None])
     try:
         values, vectors = scipy.linalg.eig(left, -right)
@@ -223,8 +283,8 @@ def _level_rational(
         if not ((divisor > 0).all() or (divisor < 0).all()):
             continue
         level = float(value.real)
-        wanted = (problem.target[reference] * weight + signs * level) * (denominator @ q)
-        p = np.linalg.lstsq(numerator * weight[:, None], wanted, rcond=None)[0]
+        values = wanted @ q + signs * level * (denominator @ q)
+        p = np.linalg.lstsq(numerator * weight[:, None], values, rcond=None)[0]
         return np.asarray(p, dtype=np.float64), q, abs(level)
     return None
 
@@ -233,17 +293,17 @@ def _lawson(problem: Problem, start: LevelFit) -> LevelFit:
     """Linearised least squares, reweighted by the error: a start whose error alternates."""
     fit = start
     step = max(1, problem.target.size // 200)
-    numerator, denominator = problem.numerator[::step], problem.denominator[::step]
-    target, weight = problem.target[::step], problem.weight[::step]
-    emphasis = np.ones_like(target)
+    coarse = problem.at(slice(None, None, step))
+    numerator, denominator, wanted = coarse.numerator, coarse.denominator, coarse.wanted
+    emphasis = np.ones_like(coarse.target)
     error = problem.error(fit.p, fit.q)
     for _ in range(_LAWSON_STEPS):
         if alternation(error, problem.reference_size).size == problem.reference_size:
             break
         emphasis = emphasis * np.abs(error[::step])
         emphasis = np.maximum(emphasis / emphasis.max(), 1e-13)
-        scale = weight * np.sqrt(emphasis) / np.abs(denominator @ fit.q)
-        system = np.hstack([numerator, -target[:, None] * denominator]) * scale[:, None]
+        scale = coarse.weight * np.sqrt(emphasis) / np.abs(denominator @ fit.q)
+        system = np.hstack([numerator, -wanted]) * scale[:, None]
         norms = np.linalg.norm(system, axis=0)
         norms[norms == 0] = 1.0
         try:

@@ -7,19 +7,13 @@ costs is measured on the expression that results.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import ClassVar
 
-from odp.approximations.approximant import Parameters
-from odp.approximations.expression import variable
 from odp.approximations.function import Function
 from odp.approximations.interval import Interval
-from odp.approximations.polynomials import CoefficientRangeError, coefficient
-from odp.approximations.remez import LevelFit, lower_bound, minimax
-from odp.approximations.schemes.chebyshev_pade import linearised
-from odp.approximations.schemes.rational_function import RationalFit, RationalProblem
+from odp.approximations.minimax_fit import fit_type
+from odp.approximations.schemes.rational_function import RationalProblem
 from odp.approximations.schemes.scheme import Candidate, Request, Scheme
 
 __all__ = ["MinimaxScheme"]
@@ -27,12 +21,6 @@ __all__ = ["MinimaxScheme"]
 _LARGEST_DEGREE = 48
 _LARGEST_TYPE = 11
 _FREE_DIFFERENCE = 2
-_POINTS = 700
-_START_POINTS = 200
-# A linearised start is within this factor of the minimax error of its type.
-_HOPELESS = 50.0
-# Remez stops at a millionth; rounding may stop it earlier.
-_CONVERGED = 1.01
 
 
 class MinimaxScheme(Scheme):
@@ -54,18 +42,25 @@ class MinimaxScheme(Scheme):
     def candidates(self, request: Request) -> Iterator[Candidate]:
         """Polynomials and types (m, n) by cost."""
         problem = RationalProblem(request)
-        fixed = request.parameters
-        for cost, m, n in _types(problem, free=not {"numerator", "denominator"} <= set(fixed)):
-            if n == 0:
-                if {"numerator", "denominator"} & set(fixed):
+        fixed = set(request.parameters)
+        free = not {"numerator", "denominator"} <= fixed
+        # The weighted error of a mixed budget is a share of what is allowed.
+        share = request.error if request.mixed else 1.0
+        for cost, m, n in _types(problem, free=free):
+            if n:
+                if "degree" in fixed or not request.wants(cost, numerator=m, denominator=n):
                     continue
-                degree = problem.degree(m)
-                if request.wants(cost, degree=degree):
-                    yield from _polynomial(problem, request, m, degree)
-            elif "degree" not in fixed and request.wants(cost, numerator=m, denominator=n):
-                for fit in _rational(problem, request, m, n):
-                    if request.accepts(fit.error):
-                        yield from problem.expressions(fit, request, self.name)
+            elif {"numerator", "denominator"} & fixed or not request.wants(
+                cost, degree=problem.degree(m)
+            ):
+                continue
+            # A smaller type is a candidate of its own, unless the user wants this one.
+            thorough = "degree" in fixed or not free
+            fit = fit_type(problem, m, n, wanted=request.level, thorough=thorough)
+            if fit is None or not request.accepts(fit.error * share):
+                continue
+            forms = problem.rationals if n else problem.polynomials
+            yield from forms(fit, request, self.name)
 
 
 def _types(problem: RationalProblem, *, free: bool) -> list[tuple[float, int, int]]:
@@ -77,82 +72,3 @@ def _types(problem: RationalProblem, *, free: bool) -> list[tuple[float, int, in
             if not free or abs(m - n) <= _FREE_DIFFERENCE:
                 types.append((problem.cost(m, n), m, n))
     return sorted(types)
-
-
-def _polynomial(
-    problem: RationalProblem, request: Request, m: int, degree: int
-) -> Iterator[Candidate]:
-    system = problem.system(m, 0, math.inf, _POINTS)
-    fit = None if system is None else minimax(system, wanted=request.error)
-    if fit is None or not request.accepts(fit.error):
-        return
-    cost = problem.polynomial_cost(m)
-    x, v = variable("x"), problem.variable
-    for form in ("raw", "horner", "clenshaw"):
-        extra = request.cost(form != "raw", form != "raw")
-        if not request.wants(cost + extra, form=form):
-            continue
-        try:
-            inner = getattr(v, form)(fit.p * fit.q[0] ** -1)
-            expression = (x * inner if problem.odd else inner) + coefficient(problem.shift)
-        except CoefficientRangeError:
-            continue
-        yield Candidate(
-            expression,
-            Parameters(degree=degree, form=form),
-            f"minimax degree {degree} of {problem.function.name}, {form}",
-        )
-
-
-def _rational(problem: RationalProblem, request: Request, m: int, n: int) -> Iterator[RationalFit]:
-    """The minimax fit of type (m, n); of a smaller type where that is no worse (degenerate)."""
-    best, converged = _best_scale(problem, request, m, n)
-    # Only if the user wants this type: a smaller one was a candidate of its own.
-    if not converged and {"numerator", "denominator"} <= set(request.parameters):
-        for a, b in ((m - 1, n - 1), (m - 1, n), (m, n - 1)):
-            if a >= 0 and b >= 1:
-                smaller, _ = _best_scale(problem, request, a, b)
-                if smaller and (best is None or smaller.error < best.error):
-                    best = smaller
-    if best is not None:
-        yield best
-
-
-def _best_scale(
-    problem: RationalProblem, request: Request, m: int, n: int
-) -> tuple[RationalFit | None, bool]:
-    """The better fit of those in the plain and the Moebius variable; whether it is minimax."""
-    best: RationalFit | None = None
-    for scale in problem.scales:
-        level = _level(problem, request, m, n, scale)
-        if level is None:
-            continue
-        fit = RationalFit(m, n, scale, level.p, level.q, level.error)
-        if best is None or fit.error < best.error:
-            best = fit
-        if level.error <= _CONVERGED * level.bound:
-            return fit, True
-    return best, False
-
-
-def _level(
-    problem: RationalProblem, request: Request, m: int, n: int, scale: float
-) -> LevelFit | None:
-    system = problem.system(m, n, scale, _POINTS)
-    if system is None:
-        return None
-    step = max(1, system.target.size // _START_POINTS)
-    coarse = replace(
-        system,
-        numerator=system.numerator[::step],
-        denominator=system.denominator[::step],
-        target=system.target[::step],
-        weight=system.weight[::step],
-    )
-    solved = linearised(coarse, request.error)
-    if solved is None:
-        return None
-    p, q, error = solved
-    if error > _HOPELESS * request.error or lower_bound(coarse, p, q) > request.error:
-        return LevelFit(p, q, error, 0.0)
-    return minimax(system, (p, q), request.error)

@@ -1,11 +1,4 @@
-"""Rational functions with one division: the problem of fitting one, and its forms of evaluation.
-
-Two devices make fits work on wide domains:
-
-- symmetry: ``f(x) = c + x R(x^2)`` or ``R(x^2)``;
-- a Moebius variable ``t = (u - g)/(u + g)``: a rational function of type (m, n), m <= n, in t is
-  one of the same type in u, but in t a narrow transition or many decades of u become a smooth
-  function on [-1, 1].
+"""Fits as expressions: what a polynomial or rational function of a type costs, and its forms.
 
 At a branch point (asin at 1, acosh at 1) the poles gather so closely that rounding the coefficients
 to float32 moves them across each other: about 5e-3 is the limit of this form there.
@@ -14,274 +7,170 @@ to float32 moves them across each other: about 5e-3 is the limit of this form th
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 
 import numpy as np
 from numpy.polynomial import Chebyshev, Polynomial
-from numpy.polynomial import chebyshev as series
 from numpy.typing import NDArray
 
 from odp.approximations.approximant import Parameters
-from odp.approximations.expression import Expression, variable
-from odp.approximations.interval import Interval
+from odp.approximations.expression import Expression, constant, variable
+from odp.approximations.fit_problem import WIDE_RATIO, FitProblem, Parity, TypeFit
 from odp.approximations.polynomials import (
     CoefficientRangeError,
-    Variable,
-    chebyshev_nodes,
     clenshaw,
     coefficient,
     full_length,
     horner,
 )
-from odp.approximations.remez import Problem
 from odp.approximations.schemes.scheme import Candidate, Request
 
-__all__ = ["RationalFit", "RationalProblem"]
+__all__ = ["RationalProblem"]
 
 Array = NDArray[np.float64]
 
-_WIDE_RATIO = 1e4
-# From here on Chebyshev points alone resolve the small end too coarsely.
-_DECADES_RATIO = 30.0
-# Closer than float32 resolves is useless: rounding the coefficients moves the nearest poles.
-_BRANCH_GAP = 1e-6
 
+class RationalProblem(FitProblem):
+    """The function of a request in the variable u that it is fitted in, with costs and forms.
 
-@dataclass(frozen=True)
-class RationalFit:
-    """Chebyshev coefficients in the variable of `scale`, and the error at the nodes."""
+    Args:
+        request: what is asked for.
+        parity: see `FitProblem`.
+        fixed: see `FitProblem`.
+        weigh: weight of the error; None for that of the request.
+    """
 
-    m: int
-    n: int
-    scale: float
-    numerator: Array
-    denominator: Array
-    error: float
-
-
-class RationalProblem:
-    """The function in the variable u that the rational function is made in."""
-
-    def __init__(self, request: Request) -> None:
-        function, domain = request.function, request.domain
-        self.error = request.error
+    def __init__(
+        self,
+        request: Request,
+        *,
+        parity: Parity = "auto",
+        fixed: Mapping[int, Fraction] | None = None,
+        weigh: Callable[[Array, Array], Array] | None = None,
+    ) -> None:
+        super().__init__(
+            request.function,
+            request.domain,
+            weigh or request.weigh,
+            parity=parity,
+            fixed=fixed,
+        )
         self.request = request
-        self.function, self.domain, self.relative = function, domain, request.relative
-        centre = function.centre
-        symmetric = domain.contains(0.0) and not function.singularities
-        if function.singularities and function.parity and domain.contains(0.0):
-            symmetric = 0.0 not in function.singularities
-        x = variable("x")
-        self.odd = symmetric and centre is not None
-        self.even = symmetric and function.parity == "even"
-        self.shift = centre if self.odd and centre is not None else Fraction(0)
-        # A relative error of c + odd part is not the relative error of the odd part.
-        if self.odd or self.even:
-            self.variable = Variable(x * x, 0.0, domain.magnitude**2)
-        else:
-            self.variable = Variable(x, domain.lo, domain.hi)
-        self.scales = self._scales(domain)
-        natural = function.domain
-        folded = self.odd or self.even
-        self._sampled: dict[tuple[float, int], tuple[Array, Array, Array, Array, Array]] = {}
-        self.branch_hi = (domain.magnitude if folded else domain.hi) == natural.hi
-        self.branch_lo = not folded and domain.lo == natural.lo
-
-    def _scales(self, domain: Interval) -> list[float]:
-        """Moebius scales g to try; infinity is the plain affine variable."""
-        v = self.variable
-        if v.lo > 0:
-            return [math.inf, math.sqrt(v.lo * v.hi)] if v.hi / v.lo > 4 else [math.inf]
-        # Where half of the variation has happened, seen from the lower end of u.
-        u = v.lo + (v.hi - v.lo) * np.geomspace(1e-8, 1.0, 400)
-        values = self._original(u)
-        change = np.abs(values - values[0])
-        half = u[int(np.argmax(change >= 0.5 * change.max()))] - v.lo
-        if half * 8 >= v.hi - v.lo:
-            return [math.inf]
-        # Between the transition and the whole range: either end alone was measured to lose up to
-        # 100 times (erf on [-200, 200], type (7,8): g = 4 8e-2, 200 7e-5, 1000 6e-5).
-        return [math.inf, 2 * math.sqrt(float(half) * (v.hi - v.lo))]
-
-    def _original(self, u: Array) -> Array:
-        return self.function.numpy(np.sqrt(u) if self.odd or self.even else u)
 
     def cost(self, m: int, n: int) -> float:
-        """Cost of the raw form: a monic denominator saves one multiplication."""
+        """Least cost of type (m, n): a monic denominator saves one multiplication."""
         request = self.request
         parts = request.polynomial_cost(m) + request.polynomial_cost(n, monic=True)
-        return parts + request.cost(self.symmetric + self.odd, divisions=1)
-
-    @property
-    def symmetric(self) -> bool:
-        """Whether the fit is in x^2."""
-        return self.odd or self.even
-
-    def degree(self, m: int) -> int:
-        """Degree in x of a polynomial of degree m in u."""
-        return 2 * m + self.odd if self.symmetric else m
+        return parts + self._around(divisions=1)
 
     def polynomial_cost(self, m: int) -> float:
-        """Cost of the raw form of a polynomial of degree m in u."""
-        request = self.request
-        return request.polynomial_cost(m) + request.cost(self.symmetric * (m > 0) + self.odd)
+        """Least cost of a polynomial of degree m in u."""
+        return self.request.polynomial_cost(m) + self._around(squares=m > 0)
 
-    def system(self, m: int, n: int, scale: float, count: int) -> Problem | None:
-        """Bases, values and weights of type (m, n) at `count` points or more, ascending in u.
+    def _around(self, *, squares: bool = True, divisions: int = 0) -> float:
+        """What the square of x, the factor x and the linear term cost."""
+        products = (self.symmetric and squares) + self.odd + bool(self.slope)
+        return self.request.cost(products, bool(self.slope), divisions)
 
-        None where the Moebius variable has no such type, or where the function is not finite.
-        """
-        moebius = math.isfinite(scale)
-        if moebius and m > n:
-            return None
-        sampled = self._sampled.get((scale, count))
-        if sampled is None:
-            sampled = self._sampled[scale, count] = self._sample(scale, count)
-        s, t, target, weight, basis = sampled
-        if not (np.isfinite(target).all() and np.isfinite(weight).all()):
-            return None
-        if basis.shape[1] <= max(m, n):
-            basis = np.asarray(series.chebvander(s, 2 * max(m, n, 4)), dtype=np.float64)
-            self._sampled[scale, count] = s, t, target, weight, basis
-        # (1 - t) = 2 g / (u + g) lowers the degree of the numerator in u.
-        numerator: Array = basis[:, : m + 1]
-        if moebius and n > m:
-            numerator = np.asarray(numerator * ((1 - t) ** (n - m))[:, None], dtype=np.float64)
-        return Problem(numerator, basis[:, : n + 1], target, weight)
+    def _whole(self, dividend: Expression, divisor: Expression) -> Expression:
+        """What a fit stands for: its quotient with the factor x, the linear term, the constant."""
+        x = variable("x")
+        value = (x * dividend if self.odd else dividend) / divisor
+        if self.slope:
+            value = value + x * coefficient(self.slope)
+        return value + coefficient(self.shift)
 
-    def _sample(self, scale: float, count: int) -> tuple[Array, Array, Array, Array, Array]:
-        """Points normalised to [-1, 1], the variable t there, targets, weights, and no basis."""
+    def polynomials(self, fit: TypeFit, request: Request, scheme: str) -> Iterator[Candidate]:
+        """The forms of evaluation of one polynomial."""
+        base = self.polynomial_cost(fit.m)
+        degree = self.degree(fit.m)
+        for form in ("raw", "horner", "clenshaw"):
+            extra = request.cost(form != "raw", form != "raw")
+            if not request.wants(base + extra, form=form):
+                continue
+            if form != "raw" and self.gaps:
+                # A coefficient within the polynomial stays as it is only in powers of u.
+                continue
+            try:
+                expression = self._whole(self._polynomial(fit, form), constant(1))
+            except CoefficientRangeError:
+                continue
+            yield Candidate(
+                expression,
+                Parameters(degree=degree, form=form),
+                f"{scheme} degree {degree} of {self.function.name}, {form}",
+            )
+
+    def _polynomial(self, fit: TypeFit, form: str) -> Expression:
         v = self.variable
-        # With the ends: half of a decade-wide function's error may lie beyond the outermost node.
-        s: Array = np.concatenate([[-1.0], -chebyshev_nodes(count), [1.0]])
-        origin = min(v.lo, 0.0)
-        if math.isfinite(scale):
-            lo, hi = self._moebius_bounds(scale)
-            t = (lo + hi) / 2 + (hi - lo) / 2 * s
-            u = np.clip(origin + scale * (1 + t) / (1 - t), v.lo, v.hi)
-            if v.lo > 0 and v.hi / v.lo > _WIDE_RATIO:
-                # The points in t come no closer to its ends than 1e-5: log x on twelve decades
-                # was fitted to 0.6 at the points and missed by more between them.
-                decades = math.sqrt(v.lo * v.hi) * (v.hi / v.lo) ** (s / 2)
-                u = np.sort(np.concatenate([u, np.clip(decades, v.lo, v.hi)]))
-                t = (u - scale) / (u + scale)
-                s = (2 * t - lo - hi) / (hi - lo)
-        else:
-            if self.branch_hi or self.branch_lo:
-                # Poles gather exponentially at a branch point, closer than Chebyshev points do.
-                gap = np.geomspace(_BRANCH_GAP, 1.0, count)
-                ends = [(self.branch_hi, 1 - gap), (self.branch_lo, gap - 1)]
-                s = np.unique(np.concatenate([s, *(end for wanted, end in ends if wanted)]))
-            if v.lo > 0 and v.hi / v.lo > _DECADES_RATIO:
-                decades = np.geomspace(v.lo, v.hi, count)[1:-1]
-                inner = (2 * decades - v.lo - v.hi) / (v.hi - v.lo)
-                s = np.unique(np.concatenate([s, inner]))
-            t, u = s, v.points(s)
-        x = np.sqrt(u) if self.symmetric else u
-        whole = self.function.numpy(x)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            target: Array = (whole - float(self.shift)) / x if self.odd else whole
-        weight: Array = np.asarray(x, dtype=np.float64).copy() if self.odd else np.ones_like(x)
-        if self.relative:
-            with np.errstate(divide="ignore", invalid="ignore"):
-                weight /= np.abs(whole)
-        defined = np.isfinite(target) & np.isfinite(weight)
-        # Only an end may be a removable singularity: odd functions are divided by x.
-        defined[1:-1] = True
-        s, t, target, weight = (values[defined] for values in (s, t, target, weight))
-        return s, t, target, weight, np.empty((s.size, 0))
+        if self.gaps:
+            return horner(self.monomials(fit)[0].tolist(), v.base)
+        inner: Expression = getattr(v, form)(fit.numerator / fit.denominator[0])
+        for power in reversed(range(self.leading_fixed)):
+            inner = inner * v.base + coefficient(self.fixed[power])
+        return inner
 
-    def _monomials(self, fit: RationalFit) -> tuple[Array, Array]:
-        """Ascending coefficients in u, the denominator's last being 1."""
-        v = self.variable
-        if math.isfinite(fit.scale):
-            lo, hi = self._moebius_bounds(fit.scale)
-            origin = min(v.lo, 0.0)
-            numerator = _moebius_to_monomials(fit.numerator, lo, hi, origin, fit.scale)
-            numerator *= (2 * fit.scale) ** (fit.n - fit.m)
-            denominator = _moebius_to_monomials(fit.denominator, lo, hi, origin, fit.scale)
-        else:
-            numerator, denominator = v.monomials(fit.numerator), v.monomials(fit.denominator)
-        if denominator[-1] == 0 or not np.isfinite([*numerator, *denominator]).all():
-            raise CoefficientRangeError("the denominator has a lower degree than its type")
-        return numerator / denominator[-1], denominator / denominator[-1]
-
-    def _moebius_bounds(self, scale: float) -> tuple[float, float]:
-        """The range of (w - g)/(w + g), w being u from the lower end of its range or from 0."""
-        origin = min(self.variable.lo, 0.0)
-        lo, hi = (
-            (w - origin - scale) / (w - origin + scale)
-            for w in (self.variable.lo, self.variable.hi)
-        )
-        return lo, hi
-
-    def expressions(self, fit: RationalFit, request: Request, scheme: str) -> Iterator[Candidate]:
+    def rationals(self, fit: TypeFit, request: Request, scheme: str) -> Iterator[Candidate]:
         """The forms of evaluation of one rational function."""
         base = self.cost(fit.m, fit.n)
         v = self.variable
-        decades = v.lo > 0 and v.hi / v.lo > _WIDE_RATIO
+        decades = v.lo > 0 and v.hi / v.lo > WIDE_RATIO
         for form, extra in (("raw", 0), ("scaled", 1), ("horner", 2), ("clenshaw", 2)):
             if not request.wants(base + request.cost(extra, extra), form=form):
                 continue
-            if decades and form in ("horner", "clenshaw"):
-                # Over many decades an affine variable has no digits left for the small end.
+            if form in ("horner", "clenshaw") and (decades or self.fixed):
+                # Over many decades an affine variable has no digits left for the small end; and
+                # away from 0 no coefficient is the value there.
                 continue
             try:
-                expression = self._assemble(fit, form)
+                expression = self._whole(*self._rational(fit, form))
             except CoefficientRangeError:
                 continue
-            symmetry = " in x^2" if self.odd or self.even else ""
+            symmetry = " in x^2" if self.symmetric else ""
             yield Candidate(
                 expression,
                 Parameters(numerator=fit.m, denominator=fit.n, form=form),
                 f"{scheme} ({fit.m},{fit.n}){symmetry} of {self.function.name}, {form}",
             )
 
-    def _assemble(self, fit: RationalFit, form: str) -> Expression:
-        v = self.variable
-        numerator, denominator = self._monomials(fit)
-        x = variable("x")
+    def _rational(self, fit: TypeFit, form: str) -> tuple[Expression, Expression]:
+        numerator, denominator = self._normalised(fit)
         if form == "raw":
-            p, q = (horner(c.tolist(), v.base) for c in (numerator, denominator))
-        elif form == "scaled":
+            u = self.variable.base
+            return horner(numerator.tolist(), u), horner(denominator.tolist(), u)
+        if form == "scaled":
             # Powers of a large variable overflow float32; those of x * 2^-j do not.
-            exponent = math.frexp(max(abs(self.domain.lo), abs(self.domain.hi)))[1]
-            x = x * coefficient(2.0**-exponent)
-            square = self.odd or self.even
-            step = 4.0**exponent if square else 2.0**exponent
+            exponent = math.frexp(self.domain.magnitude)[1]
+            x = variable("x") * coefficient(2.0**-exponent)
+            step = 4.0**exponent if self.symmetric else 2.0**exponent
             parts = [c * step ** np.arange(len(c)) for c in (numerator, denominator)]
-            if self.odd:
-                parts[0] = parts[0] * 2.0**exponent
-            p, q = (horner((c / parts[1][-1]).tolist(), x * x if square else x) for c in parts)
-        else:
-            t, bounds = v.normalised()
-            slope = (v.hi - v.lo) / (bounds[1] - bounds[0])
-            inverse = Polynomial([v.lo - slope * bounds[0], slope])
-            parts = [
-                full_length(Polynomial(c)(inverse).coef, len(c)) for c in (numerator, denominator)
-            ]
-            if form == "clenshaw":
-                parts = [
-                    full_length(Polynomial(c).convert(kind=Chebyshev).coef, len(c)) for c in parts
-                ]
-            build = horner if form == "horner" else clenshaw
-            parts = [c / parts[1][-1] for c in parts]
-            p, q = (build(c.tolist(), t) for c in parts)
-        quotient = (x * p if self.odd else p) / q
-        return quotient + coefficient(self.shift)
+            if not self.fixed:
+                parts = [c / parts[1][-1] for c in parts]
+            u = x * x if self.symmetric else x
+            return horner(parts[0].tolist(), u), horner(parts[1].tolist(), u)
+        v = self.variable
+        t, bounds = v.normalised()
+        slope = (v.hi - v.lo) / (bounds[1] - bounds[0])
+        inverse = Polynomial([v.lo - slope * bounds[0], slope])
+        parts = [full_length(Polynomial(c)(inverse).coef, len(c)) for c in (numerator, denominator)]
+        if form == "clenshaw":
+            parts = [full_length(Polynomial(c).convert(kind=Chebyshev).coef, len(c)) for c in parts]
+        build = horner if form == "horner" else clenshaw
+        p, q = (build((c / parts[1][-1]).tolist(), t) for c in parts)
+        return p, q
 
+    def _normalised(self, fit: TypeFit) -> tuple[Array, Array]:
+        """Ascending coefficients in u; the denominator's last is 1, its first with a fixed value.
 
-def _moebius_to_monomials(
-    coefficients: Array, lo: float, hi: float, origin: float, scale: float
-) -> Array:
-    """(w + g)^n C((w - g)/(w + g)) as ascending coefficients in u = w + origin."""
-    t_series = Chebyshev(coefficients, domain=[lo, hi]).convert(kind=Polynomial, domain=[-1, 1])
-    in_t = full_length(t_series.coef, len(coefficients))
-    n = len(in_t) - 1
-    minus, plus = Polynomial([-scale - origin, 1.0]), Polynomial([scale - origin, 1.0])
-    total = Polynomial([0.0])
-    for power, factor in enumerate(in_t):
-        total = total + factor * minus**power * plus ** (n - power)
-    return full_length(total.coef, n + 1)
+        Raises:
+            CoefficientRangeError: if that coefficient is zero, or one is not finite.
+        """
+        numerator, denominator = self.monomials(fit)
+        unit = denominator[0 if self.fixed else -1]
+        if unit == 0 or not np.isfinite([*numerator, *denominator]).all():
+            raise CoefficientRangeError("the denominator has a lower degree than its type")
+        numerator, denominator = numerator / unit, denominator / unit
+        if self.fixed:
+            numerator[0] = float(self.fixed[0])
+        return numerator, denominator

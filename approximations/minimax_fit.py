@@ -1,0 +1,126 @@
+"""The minimax fit of one type: a cheap start, Remez's exchange, and programs where that fails."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from odp.approximations.differential_correction import differential_correction
+from odp.approximations.fit_problem import FitProblem, TypeFit
+from odp.approximations.linearised import linearised
+from odp.approximations.remez import LevelFit, Problem, lower_bound, minimax
+
+__all__ = ["CONVERGED", "fit_type"]
+
+CONVERGED = 1.01
+"""A fit within this factor of its bound is minimax; rounding may stop the exchange earlier."""
+
+_POINTS = 700
+_FINE_POINTS = 2400
+_START_POINTS = 200
+# A linearised start is within this factor of the minimax error of its type.
+_HOPELESS = 50.0
+
+
+def fit_type(
+    problem: FitProblem, m: int, n: int, *, wanted: float = math.inf, thorough: bool = False
+) -> TypeFit | None:
+    """The fit of type (m, n) with the smallest weighted error.
+
+    Args:
+        problem: the function, its domain, weight, symmetry and fixed coefficients.
+        m: degree of the numerator in the problem's variable.
+        n: degree of the denominator; 0 for a polynomial.
+        wanted: give up as soon as no fit can be as good as this.
+        thorough: whether to fit at more points, and to solve linear programs (about 0.1 s) where
+            the exchange does not prove that its fit is minimax, as for degenerate types.
+
+    Returns:
+        The best fit found.  It is minimax where its `error` is at most `CONVERGED` times its
+        `bound`; the bound is 0 where nothing is known.  None if no fit without a pole was found.
+    """
+    best: TypeFit | None = None
+    for fit in _exchanged(problem, m, n, wanted):
+        best = _better(best, fit)
+        if best.error <= CONVERGED * best.bound:
+            break
+    if not thorough:
+        return best
+    if best is None or best.error > CONVERGED * best.bound:
+        for fit in _programmed(problem, m, n, best):
+            best = _better(best, fit)
+    return None if best is None else _refined(problem, best)
+
+
+def _better(best: TypeFit | None, fit: TypeFit) -> TypeFit:
+    if best is None or fit.error < best.error:
+        # What one fit proves holds for all of the type.
+        known = 0.0 if best is None else best.bound
+        return _with_bound(fit, max(fit.bound, known))
+    return _with_bound(best, max(fit.bound, best.bound))
+
+
+def _with_bound(fit: TypeFit, bound: float) -> TypeFit:
+    return TypeFit(
+        fit.m, fit.n, fit.scale, fit.numerator, fit.denominator, fit.error, min(bound, fit.error)
+    )
+
+
+def _exchanged(problem: FitProblem, m: int, n: int, wanted: float) -> Iterator[TypeFit]:
+    """Fits by the exchange, in the affine and the Moebius variable."""
+    for scale in problem.scales:
+        system = problem.system(m, n, scale, _POINTS)
+        if system is None:
+            continue
+        level = _rational(system, wanted) if n else minimax(system, wanted=wanted)
+        if level is not None:
+            yield TypeFit(m, n, scale, level.p, level.q, level.error, level.bound)
+
+
+def _rational(system: Problem, wanted: float) -> LevelFit | None:
+    coarse = system.at(slice(None, None, max(1, system.target.size // _START_POINTS)))
+    solved = linearised(coarse, wanted)
+    if solved is None:
+        return None
+    p, q, error = solved
+    if error > _HOPELESS * wanted or lower_bound(coarse, p, q) > wanted:
+        return LevelFit(p, q, error, 0.0)
+    return minimax(system, (p, q), wanted)
+
+
+def _programmed(problem: FitProblem, m: int, n: int, best: TypeFit | None) -> Iterator[TypeFit]:
+    """Fits by linear programs, each improved by the exchange where that is possible."""
+    for scale in problem.scales:
+        # Where the numerator's degree is lowered by a power, the basis is too badly conditioned.
+        if math.isfinite(scale) and m != n:
+            continue
+        system = problem.system(m, n, scale, _POINTS)
+        if system is None:
+            continue
+        start = None
+        if best is not None and best.scale == scale:
+            start = LevelFit(best.numerator, best.denominator, best.error, 0.0)
+        found = differential_correction(system, start)
+        level = minimax(system, (found.p, found.q))
+        if level is not None and level.error < found.error:
+            found = LevelFit(level.p, level.q, level.error, max(level.bound, found.bound))
+        yield TypeFit(m, n, scale, found.p, found.q, found.error, found.bound)
+
+
+def _refined(problem: FitProblem, fit: TypeFit) -> TypeFit:
+    """The same fit with its extrema found on a finer grid."""
+    system = problem.system(fit.m, fit.n, fit.scale, _FINE_POINTS)
+    if system is None:
+        return fit
+    error = float(np.abs(system.error(fit.numerator, fit.denominator)).max())
+    level = minimax(system, (fit.numerator, fit.denominator))
+    if level is not None and (level.error < error or not math.isfinite(error)):
+        known = max(level.bound, min(fit.bound, level.error))
+        return TypeFit(fit.m, fit.n, fit.scale, level.p, level.q, level.error, known)
+    if not math.isfinite(error):
+        return fit
+    return TypeFit(
+        fit.m, fit.n, fit.scale, fit.numerator, fit.denominator, error, min(fit.bound, error)
+    )
