@@ -63,9 +63,8 @@ class Histogram:
     def weight(self, x: Array) -> Array:
         """Weight of the error at `x`: 1 in the fullest bin, `floor` in an empty one, continuous."""
         edges, counts = np.asarray(self.edges), np.asarray(self.counts)
-        density = counts / np.diff(edges)
         # A jump of the weight would leave the minimax fit of a smooth function without alternation.
-        share = np.interp(x, (edges[:-1] + edges[1:]) / 2, density / density.max())
+        share = np.interp(x, (edges[:-1] + edges[1:]) / 2, counts / counts.max())
         share = np.where((x < edges[0]) | (x > edges[-1]), 0.0, share)
         return np.asarray(np.maximum(share, self.floor), dtype=np.float64)
 

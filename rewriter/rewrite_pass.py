@@ -65,6 +65,8 @@ class Pass(ABC):
         domain: interval to approximate on instead of the calibrated one.
         margin: how far the calibrated range is widened; None takes the value of `--margin`.
         guard: `clip` or `none`; None takes the value of `--guard`.
+        weighted: whether the error may be up to ten times as large where calibration met few
+            inputs; what is declared is still the error on the whole domain.
     """
 
     name: ClassVar[str]
@@ -86,6 +88,7 @@ class Pass(ABC):
     domain: Interval | None = None
     margin: float | None = None
     guard: Guard | None = None
+    weighted: bool | None = None
 
     @abstractmethod
     def rewrite(self, match: Match, build: SiteBuilder) -> Replacement:

@@ -7,6 +7,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from odp.approximations.approximant import Approximant
 from odp.approximations.choose import approximate
 from odp.approximations.errors import ApproximationError
@@ -15,6 +17,7 @@ from odp.approximations.functions import get_function
 from odp.approximations.interval import Interval
 from odp.approximations.schemes import SCHEMES
 from odp.approximations.search import check_parameters, find_scheme
+from odp.approximations.tolerance import Histogram
 from odp.rewriter.calibration import Observation
 from odp.rewriter.graph import Builder, Value
 from odp.rewriter.native import emit_native
@@ -44,6 +47,7 @@ each gets a proportionally smaller one.  The softmax over the 6,623 characters o
 
 _RELAXATIONS = (1.0, 10.0, 100.0, 1000.0)
 _UNBOUNDED = 1e30
+_BINS = 32
 
 
 @dataclass(frozen=True)
@@ -164,6 +168,7 @@ def _choose(
                     domain,
                     error=budget * relaxation,
                     relative=_is_relative(site, function, domain),
+                    histogram=_histogram(site, observation, function, domain),
                     scheme=options.scheme,
                     **parameters,
                 )
@@ -284,6 +289,22 @@ def _is_relative(site: Site, function: Function, domain: Interval) -> bool:
         # Up to 1 the exponential is a weight beside others; above, only its digits count.
         return domain.hi > 1.0
     return function.relative
+
+
+def _histogram(
+    site: Site, observation: Observation, function: Function, domain: Interval
+) -> Histogram | None:
+    """How the inputs of a site spread over its domain, if its pass is to be weighted by that."""
+    inside = observation.samples[
+        (observation.samples >= domain.lo) & (observation.samples <= domain.hi)
+    ]
+    if not site.request.rewrite.weighted or inside.size == 0:
+        return None
+    decades = function.positive_scale and domain.lo > 0
+    spread = np.geomspace if decades else np.linspace
+    edges = spread(domain.lo, domain.hi, _BINS + 1)
+    counts, _ = np.histogram(inside, bins=edges)
+    return Histogram(tuple(edges.tolist()), tuple(counts.astype(float).tolist()))
 
 
 def _guarded(approximant: Approximant, site: Site, guard: Guard, masked: bool) -> Choice:

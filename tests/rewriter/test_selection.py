@@ -338,3 +338,20 @@ def test_an_error_that_is_no_positive_number(error: float) -> None:
 def test_a_margin_that_is_negative(margin: float) -> None:
     with pytest.raises(ApproximationError, match="margin must be zero or a positive number"):
         Defaults(margin=margin)
+
+
+# Weights
+
+
+def test_a_weighted_pass_spends_less_where_few_inputs_are() -> None:
+    inputs = seen(*np.random.default_rng(5).normal(0.0, 0.7, 20_000), -9.0, 9.0)
+    cost = {}
+    for passes in ("sigmoid", "sigmoid{weighted=true}"):
+        place = site(passes)
+        approximant = chosen(place, inputs, error=1e-5).choices[place.id].approximant
+        cost[passes] = approximant.target.cost(approximant.counts)
+        x = np.linspace(-2.0, 2.0, 4001)
+        error = np.abs(approximant(x) - approximant.function.numpy(x))
+        # Ten times the budget is allowed where the histogram is empty, and declared.
+        assert error.max() <= approximant.absolute_error * 1.001 <= 1.02e-4
+    assert cost["sigmoid{weighted=true}"] <= cost["sigmoid"]
