@@ -16,8 +16,16 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Final, Literal, TypeVar, cast
 
-from odp.approximations.algebra import Algebra, OperatorAlgebra, operators_for
+from odp.approximations.algebra import (
+    Algebra,
+    OperatorAlgebra,
+    filled,
+    operators_for,
+    real_argument,
+)
 from odp.approximations.errors import ApproximationError
+from odp.approximations.notation import Notation
+from odp.approximations.straight_line_program import StraightLineProgram
 
 __all__ = [
     "Expression",
@@ -54,7 +62,7 @@ class OperationCounts:
     multiplicative_depth: int
 
 
-class Expression:
+class Expression(Notation):
     """A node of an immutable, hash-consed expression graph.
 
     Build expressions with `variable`, `constant` and the operators ``+ - * / **``.  Equal
@@ -73,12 +81,13 @@ class Expression:
     (1, 16.0, Fraction(9, 4))
     """
 
-    __slots__ = ("__weakref__", "name", "op", "operands", "value")
+    __slots__ = ("__weakref__", "_program", "name", "op", "operands", "value")
 
     op: Operation
     operands: tuple[Expression, ...]
     name: str
     value: Fraction
+    _program: StraightLineProgram | None
 
     # numpy must leave `array * expression` to Expression instead of building an object array.
     __array_ufunc__ = None
@@ -169,7 +178,15 @@ class Expression:
     @property
     def variables(self) -> tuple[str, ...]:
         """Names of the variables, in alphabetical order."""
-        return tuple(sorted(node.name for node in self.nodes() if node.op == "variable"))
+        return tuple(sorted(self._compiled().variables))
+
+    def _compiled(self) -> StraightLineProgram:
+        """The expression as a program, made once: it holds no nodes, so no cycle keeps them."""
+        program = self._program
+        if program is None:
+            program = StraightLineProgram(self.nodes())
+            object.__setattr__(self, "_program", program)
+        return program
 
     @property
     def counts(self) -> OperationCounts:
@@ -210,46 +227,37 @@ class Expression:
         Raises:
             ApproximationError: if a variable of the expression is not given.
         """
-        operations: dict[str, Callable[[T, T], T]] = {
-            "add": algebra.add,
-            "sub": algebra.sub,
-            "mul": algebra.mul,
-            "div": algebra.div,
-        }
-        results: dict[Expression, T] = {}
-        for node in self.nodes():
-            if node.op == "variable":
-                if node.name not in variables:
-                    raise ApproximationError(
-                        f"no value for the variable {node.name!r} (given: {sorted(variables)})"
-                    )
-                results[node] = variables[node.name]
-            elif node.op == "constant":
-                results[node] = algebra.constant(node.value)
-            else:
-                a, b = node.operands
-                results[node] = operations[node.op](results[a], results[b])
-        return results[self]
+        return self._compiled().run(algebra, variables)
 
     def __call__(self, *arguments: Any, **variables: Any) -> Any:
         """Evaluate through the operators of the argument's own type.
 
         Args:
             *arguments: values of the variables in alphabetical order (usually just ``x``): Python
-                numbers, fractions (exact), numpy arrays or torch tensors of any shape (the dtype
-                is kept), mpmath and sympy numbers, other expressions.
+                floats; Python integers and fractions (exact); numpy arrays or torch tensors of any
+                shape (a floating dtype is kept, integers become floats); lists (as numpy arrays);
+                mpmath numbers (at the working precision); sympy, python-flint; expressions.
             **variables: or the values by name.
 
         Returns:
             The value, of the argument's type; an expression without variables gives its constant
-            in that type too.
+            in that type and shape too.
+
+        Raises:
+            ApproximationError: if a value is missing, or is no number.
         """
         names = self.variables
-        given = dict(zip(names, arguments, strict=False)) | variables
-        samples = list(arguments) + list(variables.values())
+        if len(arguments) > max(len(names), 1):
+            raise ApproximationError(
+                f"{len(arguments)} values for the variables {', '.join(names) or '(none)'}"
+            )
+        samples = [real_argument(value) for value in (*arguments, *variables.values())]
+        given = dict(zip(names, samples, strict=False))
+        given.update(zip(variables, samples[len(arguments) :], strict=True))
         if any(isinstance(sample, Expression) for sample in samples):
-            return self.emit(OperatorAlgebra(constant), **given)
-        return self.emit(operators_for(samples), **given)
+            return self._compiled().run(OperatorAlgebra(constant), given)
+        value = self._compiled().run(operators_for(samples), given)
+        return value if names or not samples else filled(samples[0], value)
 
     def substitute(self, **replacements: Expression | Number) -> Expression:
         """The expression with variables replaced by expressions or numbers.
@@ -263,36 +271,6 @@ class Expression:
         algebra: Algebra[Expression] = OperatorAlgebra(constant)
         return self.emit(algebra, **(own | given))
 
-    def to_sympy(self) -> Any:
-        """The same expression as a sympy expression with exact rational constants."""
-        import sympy
-
-        algebra = OperatorAlgebra(lambda value: sympy.Rational(value.numerator, value.denominator))
-        return self.emit(algebra, **{name: sympy.Symbol(name) for name in self.variables})
-
-    def to_latex(self) -> str:
-        """LaTeX; subexpressions that are used more than once get names in an ``aligned`` block."""
-        from odp.approximations.emitters import latex_source
-
-        return latex_source(self)
-
-    def to_python(self, name: str = "f") -> str:
-        """Source text of a Python function `name` with the same order of operations.
-
-        >>> print((variable("x") * 0.5 + 1).to_python())
-        def f(x):
-            return x * 0.5 + 1.0
-        <BLANKLINE>
-        """
-        from odp.approximations.emitters import python_source
-
-        return python_source(self, name)
-
-    def __repr__(self) -> str:
-        from odp.approximations.emitters import one_line
-
-        return f"Expression({one_line(self)})"
-
     def __reduce__(self) -> tuple[Any, ...]:
         # A flat table of rows: pickling the graph node by node would recurse as deep as it is.
         return expression_from_rows, (expression_rows(self),)
@@ -304,7 +282,8 @@ class Expression:
         return self
 
 
-_Key = tuple[str, tuple[Expression, ...], str, Fraction]
+_Key = tuple[str, tuple[Expression, ...], str, int, int]
+_CONTENT: Final = ("op", "operands", "name", "value")
 _INTERNED: Final[weakref.WeakValueDictionary[_Key, Expression]] = weakref.WeakValueDictionary()
 _LOCK = threading.Lock()
 _ZERO = Fraction(0)
@@ -317,13 +296,15 @@ def _intern(
     value: Fraction = _ZERO,
 ) -> Expression:
     """The one node with this content."""
-    key = (op, operands, name, value)
+    # Not the fraction itself: its hash is half of the time that this function takes.
+    key = (op, operands, name, value.numerator, value.denominator)
     with _LOCK:
         node = _INTERNED.get(key)
         if node is None:
             node = object.__new__(Expression)
-            for attribute, content in zip(("op", "operands", "name", "value"), key, strict=True):
+            for attribute, content in zip(_CONTENT, (op, operands, name, value), strict=True):
                 object.__setattr__(node, attribute, content)
+            object.__setattr__(node, "_program", None)
             _INTERNED[key] = node
         return node
 

@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from odp.approximations.emitters import denominators
+from odp.approximations.error_analysis import denominators
 from odp.approximations.expression import Expression
 from odp.approximations.function import Function
 from odp.approximations.interval import Interval

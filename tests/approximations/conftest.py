@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from odp.approximations import Approximant, Function, Interval
-from odp.approximations.emitters import rounding_error
+from odp.approximations.error_analysis import rounding_error
 
 # Peaks of the error curve between the points of the measurement grid: the grid has 4097 points and
 # refines its maximum, so what it missed is at most this share.

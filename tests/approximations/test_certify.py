@@ -22,7 +22,7 @@ from odp.approximations import (
 )
 from odp.approximations.arb_evaluation import PRECISION, ArbExpression, NoEnclosure, arb_evaluator
 from odp.approximations.certify import certify
-from odp.approximations.emitters import rounding_error
+from odp.approximations.error_analysis import rounding_error
 from odp.approximations.measure import measure
 
 from .cases import functions, narrow

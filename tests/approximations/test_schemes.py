@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from odp.approximations import SCHEMES, Approximant, Function, Interval, approximate, get_function
-from odp.approximations.emitters import rounding_error
+from odp.approximations.error_analysis import rounding_error
 from odp.approximations.measure import measure
 from odp.approximations.schemes.halley import halley_correction
 from odp.approximations.schemes.newton import newton_step
