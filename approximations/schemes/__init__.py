@@ -8,6 +8,7 @@ from odp.approximations.schemes.angle_doubling import AngleDoublingScheme
 from odp.approximations.schemes.chebyshev import ChebyshevScheme
 from odp.approximations.schemes.chebyshev_pade import ChebyshevPadeScheme
 from odp.approximations.schemes.composition import CompositionScheme
+from odp.approximations.schemes.constant_chain import ConstantChainScheme
 from odp.approximations.schemes.halley import HalleyScheme
 from odp.approximations.schemes.minimax import MinimaxScheme
 from odp.approximations.schemes.newton import NewtonScheme
@@ -20,6 +21,7 @@ __all__ = ["SCHEMES", "Candidate", "Request", "Scheme"]
 _SCHEMES: tuple[Scheme, ...] = (
     NewtonScheme(),
     SquaringScheme(),
+    ConstantChainScheme(),
     ChebyshevScheme(),
     PadeScheme(),
     MinimaxScheme(),
