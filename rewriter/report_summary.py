@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from decimal import ROUND_CEILING, Context, Decimal
 
 from odp.rewriter.report import ApproximantRecord, Metrics, PassRecord, Report, SiteRecord
 
@@ -23,6 +24,7 @@ __all__ = [
     "format_error",
     "format_interval",
     "format_share",
+    "format_upper_bound",
     "group_sites",
     "headline_metrics",
     "headline_output",
@@ -55,6 +57,18 @@ def format_error(value: float | None) -> str:
         return "0"
     mantissa, exponent = f"{value:.1e}".split("e")
     return f"{mantissa}e{int(exponent)}"
+
+
+def format_upper_bound(value: float | None) -> str:
+    """A proven bound like `format_error`, but rounded up: what is printed holds as well.
+
+    >>> format_upper_bound(5.01e-5), format_upper_bound(2e-3), format_upper_bound(9.99e-4)
+    ('5.1e-5', '2.0e-3', '1.0e-3')
+    """
+    if value is None or not math.isfinite(value) or value == 0:
+        return format_error(value)
+    rounded = Context(prec=2, rounding=ROUND_CEILING).create_decimal(Decimal(value))
+    return format_error(float(rounded))
 
 
 def format_bound(value: float | None, digits: int = 4) -> str:

@@ -15,7 +15,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from odp.approximations import Approximant, OdpError, approximate
+    from odp.approximations import (
+        Approximant,
+        Function,
+        Histogram,
+        Interval,
+        OdpError,
+        Target,
+        Tolerance,
+        approximate,
+        pareto,
+    )
     from odp.rewriter.report import Report
     from odp.rewriting import RewriteResult, find_sites, rewrite
 
@@ -23,19 +33,31 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Approximant",
+    "Function",
+    "Histogram",
+    "Interval",
     "OdpError",
     "Report",
     "RewriteResult",
+    "Target",
+    "Tolerance",
     "__version__",
     "approximate",
     "find_sites",
+    "pareto",
     "rewrite",
 ]
 
 _HOMES = {
     "Approximant": "odp.approximations",
+    "Function": "odp.approximations",
+    "Histogram": "odp.approximations",
+    "Interval": "odp.approximations",
     "OdpError": "odp.approximations",
+    "Target": "odp.approximations",
+    "Tolerance": "odp.approximations",
     "approximate": "odp.approximations",
+    "pareto": "odp.approximations",
     "Report": "odp.rewriter.report",
     "RewriteResult": "odp.rewriting",
     "find_sites": "odp.rewriting",

@@ -1,4 +1,4 @@
-"""Text files that are either written whole or not at all."""
+"""Files that are either written whole or not at all."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from odp.approximations.errors import OdpError
 
-__all__ = ["check_writable", "write_text"]
+__all__ = ["check_writable", "write_bytes", "write_text"]
 
 
 def check_writable(path: Path) -> None:
@@ -31,18 +31,21 @@ def check_writable(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8 to a temporary file in the same folder and rename it.
+    """Write `text` as UTF-8, with the line ends of the platform; see `write_bytes`."""
+    write_bytes(path, text.replace("\n", os.linesep).encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content` to a temporary file in the same folder and rename it.
 
     Raises:
         OdpError: the file cannot be written; what was at `path` before is untouched.
     """
     temporary: Path | None = None
     try:
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=path.parent, prefix=".odp-", delete=False
-        ) as file:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".odp-", delete=False) as file:
             temporary = Path(file.name)
-            file.write(text)
+            file.write(content)
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import rich_click as click
 
+from odp.cli.approximate import approximate_command
 from odp.cli.inspect import inspect_command
 from odp.cli.rewrite import rewrite_command
 
@@ -25,6 +26,7 @@ def odp() -> None:
 
 odp.add_command(rewrite_command, "rewrite")
 odp.add_command(inspect_command, "inspect")
+odp.add_command(approximate_command, "approximate")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

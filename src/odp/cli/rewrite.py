@@ -32,7 +32,7 @@ _GROUPS = [
     ("Output", ["--output", "--opset", "--external-data", "--report", "--json", "--quiet"]),
     ("Help", ["--version", "--help"]),
 ]
-click.rich_click.OPTION_GROUPS = {
+click.rich_click.OPTION_GROUPS |= {
     name: [{"name": title, "options": options} for title, options in _GROUPS]
     for name in ("odp-rewrite", "odp rewrite")
 }

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,6 +55,24 @@ class Terminal:
 
             yield advance
 
+    @contextlib.contextmanager
+    def waiting(self, what: str) -> Iterator[Callable[[str], None]]:
+        """A line that says what is going on, from the second second on; nothing when quiet."""
+        if self.quiet or not self.errors.is_terminal:
+            yield lambda detail: None
+            return
+        status = self.errors.status(escape(what))
+        timer = threading.Timer(1.0, status.start)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield lambda detail: status.update(escape(f"{what}: {detail}"))
+        finally:
+            timer.cancel()
+            # It may have been starting at this very moment.
+            timer.join()
+            status.stop()
+
     def warn(self, warnings: Sequence[str]) -> None:
         """Print warnings on standard error where `show` does not show them."""
         if self.quiet:
@@ -92,11 +111,12 @@ class Terminal:
                 render_explanations(misses, self.console)
             else:
                 self.console.print("none: nothing else in the model resembles what it looks for")
-        self._wrote(target)
+        self.wrote(target)
         for path in reports:
-            self._wrote(path)
+            self.wrote(path)
 
-    def _wrote(self, path: Path) -> None:
+    def wrote(self, path: Path) -> None:
+        """Say where something was written."""
         self.console.print(f"wrote {escape(str(path))}", soft_wrap=True, highlight=False)
 
 

@@ -1,0 +1,248 @@
+"""The question that `odp approximate` asks the library, and what it answers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from odp.cli.approximate_input import Setting
+
+if TYPE_CHECKING:
+    from odp.approximations import Approximant, Function, Histogram, Interval, Target, Tolerance
+
+__all__ = ["Answer", "Question", "Row", "find_answer"]
+
+Progress = Callable[["Approximant"], None]
+
+# A proof is a little above the largest error seen.
+_MARGIN = 1 - 2.0**-10
+# With a limit on operations instead of errors, the front ends where the operations do.
+_NO_ERROR = 1e-30
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked for.
+
+    Attributes:
+        function: what to approximate.
+        domain: where.
+        target: where it will run.
+        tolerance: the budget, or the kind of error if the operations are limited.
+        operations: the largest cost on the target; None if the error is limited.
+        scheme: the one scheme to use, or None.
+        settings: parameters of that scheme.
+    """
+
+    function: Function
+    domain: Interval
+    target: Target
+    tolerance: Tolerance
+    operations: float | None = None
+    scheme: str | None = None
+    settings: Mapping[str, Setting] = field(default_factory=dict)
+
+    @staticmethod
+    def of(
+        function: str,
+        domain: Interval,
+        *,
+        target: str,
+        error: float | None,
+        operations: float | None,
+        relative: bool | None,
+        parts: tuple[float, float, float] | None,
+        histogram: Histogram | None,
+        scheme: str | None,
+        settings: Mapping[str, Setting],
+    ) -> Question:
+        """A question, checked as far as that needs no search.
+
+        Args:
+            function: a name or an expression of one variable.
+            domain: where.
+            target: name of a target, with its options.
+            error: largest error; None for the default, or for any where `settings` fix what is
+                wanted.
+            operations: largest cost.
+            relative: kind of `error`; None as the function declares.
+            parts: absolute, relative and ulp tolerance instead of `error`.
+            histogram: frequencies of the inputs.
+            scheme: name of a scheme.
+            settings: its parameters.
+
+        Raises:
+            ApproximationError: for whatever is wrong with them.
+        """
+        from odp.approximations import Tolerance, get_function, get_target
+        from odp.approximations.choose import DEFAULT_ERROR, checked_tolerance
+        from odp.approximations.search import find_scheme
+
+        chosen, place = get_function(function), get_target(target)
+        if scheme is not None:
+            find_scheme(scheme)
+        chosen.check_domain(domain)
+        if parts is not None:
+            tolerance = Tolerance(*parts, histogram=histogram)
+        else:
+            if error is None:
+                error = math.inf if settings else DEFAULT_ERROR
+            tolerance = checked_tolerance(chosen, domain, error, relative, place, histogram)
+        return Question(chosen, domain, place, tolerance, operations, scheme, settings)
+
+    @property
+    def relative(self) -> bool:
+        """Whether errors are relative."""
+        return self.tolerance.relative > 0 and self.tolerance.absolute == self.tolerance.ulps == 0
+
+    @property
+    def error(self) -> float | None:
+        """The one error allowed; None for a budget of several parts or of operations."""
+        if self.operations is not None or self.tolerance.kind == "mixed":
+            return None
+        return self.tolerance.relative if self.relative else self.tolerance.absolute
+
+    @property
+    def has_front(self) -> bool:
+        """Whether a front can be drawn: one kind of error, and the parameters free."""
+        return self.tolerance.kind != "mixed" and not self.settings
+
+
+@dataclass(frozen=True)
+class Row:
+    """One approximant of the front.
+
+    Attributes:
+        approximant: the approximant.
+        cost: what it costs on the target.
+        limit: the smallest error of one polynomial or rational function of that cost; None where
+            there is none, or errors of that kind are not comparable.
+    """
+
+    approximant: Approximant
+    cost: float
+    limit: float | None
+
+    @property
+    def ratio(self) -> float | None:
+        """Error in units of the limit; below 1 for a composition."""
+        if self.limit is None or self.limit == 0:
+            return None
+        return self.approximant.error / self.limit
+
+    def to_dict(self) -> dict[str, Any]:
+        """The approximant with cost and limit, ready for JSON."""
+        compared = {"cost": self.cost, "minimax_limit": self.limit, "limit_ratio": self.ratio}
+        return self.approximant.to_dict() | compared
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was found.
+
+    Attributes:
+        question: what was asked.
+        front: rising in cost, falling in error; the last row is the answer.
+    """
+
+    question: Question
+    front: tuple[Row, ...]
+
+    @property
+    def best(self) -> Row:
+        """The cheapest that keeps the budget, or the sharpest that keeps the operations."""
+        return self.front[-1]
+
+    def to_dict(self, *, with_front: bool) -> dict[str, Any]:
+        """Everything as plain values, ready for JSON."""
+        question = self.question
+        tolerance = question.tolerance
+        limited = question.operations is not None
+        return {
+            "function": question.function.name,
+            "domain": [question.domain.lo, question.domain.hi],
+            "target": question.target.name,
+            "relative": question.relative,
+            "tolerance": None
+            if limited or math.isinf(tolerance.absolute + tolerance.relative + tolerance.ulps)
+            else {
+                "absolute": tolerance.absolute,
+                "relative": tolerance.relative,
+                "ulps": tolerance.ulps,
+                "weighted": tolerance.histogram is not None,
+            },
+            "operations": question.operations,
+            "answer": self.best.to_dict(),
+            "front": [row.to_dict() for row in self.front] if with_front else None,
+        }
+
+
+def find_answer(question: Question, progress: Progress | None = None) -> Answer:
+    """Ask the library.
+
+    Args:
+        question: what is wanted.
+        progress: called with every approximant of the front as it is found.
+
+    Raises:
+        ApproximationError: if nothing keeps the budget.
+    """
+    from odp.approximations import limits
+
+    found = _front(question, progress) if question.has_front else [_one(question)]
+    costs = [question.target.cost(approximant.counts) for approximant in found]
+    bounds = [math.inf] * len(found)
+    if question.tolerance.kind != "mixed":
+        bounds = limits(
+            question.function,
+            question.domain,
+            costs,
+            relative=question.relative,
+            target=question.target,
+        )
+    return Answer(
+        question,
+        tuple(
+            Row(approximant, cost, limit if math.isfinite(limit) else None)
+            for approximant, cost, limit in zip(found, costs, bounds, strict=True)
+        ),
+    )
+
+
+def _front(question: Question, progress: Progress | None) -> list[Approximant]:
+    from odp.approximations import pareto
+
+    wanted = question.error
+    front = pareto(
+        question.function,
+        question.domain,
+        error=_NO_ERROR if wanted is None else wanted * _MARGIN,
+        relative=question.relative,
+        target=question.target,
+        largest_cost=math.inf if question.operations is None else question.operations,
+        schemes=None if question.scheme is None else (question.scheme,),
+        progress=progress,
+    )
+    if wanted is not None and front[-1].error > wanted:
+        # It says what is the smallest error within reach, unless a second look finds a way.
+        front.append(_one(question))
+    return front
+
+
+def _one(question: Question) -> Approximant:
+    from odp.approximations import approximate
+
+    operations, tolerance = question.operations, question.tolerance
+    return approximate(
+        question.function,
+        question.domain,
+        error=None if operations is not None else tolerance,
+        operations=operations,
+        relative=question.relative if operations is not None else None,
+        histogram=tolerance.histogram if operations is not None else None,
+        target=question.target,
+        scheme=question.scheme,
+        **question.settings,
+    )
