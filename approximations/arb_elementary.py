@@ -154,6 +154,8 @@ def _finite(x: Series) -> Series:
 ELEMENTARY: dict[str, Callable[[Series], Series]] = {
     "exp": lambda x: x.exp(),
     "log": lambda x: positive(x).log(),
+    "log1p": lambda x: positive(x + 1).log(),
+    "expm1": lambda x: x.exp() - 1,
     "sin": lambda x: x.sin(),
     "cos": lambda x: x.cos(),
     "tan": _tan,

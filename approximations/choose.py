@@ -86,7 +86,7 @@ def approximate(
     >>> approximate("exp", (-10, 0), operations=6).absolute_error < 5e-5
     True
     """
-    chosen = get_function(function) if isinstance(function, str) else function
+    chosen = get_function(function)
     interval = checked_domain(domain)
     place = get_target(target)
     if operations is not None:

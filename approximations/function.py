@@ -17,9 +17,11 @@ from odp.approximations.interval import Interval
 __all__ = ["Function"]
 
 Parity = Literal["odd", "even"]
+Monotonicity = Literal["increasing", "decreasing"]
 Array = NDArray[np.float64]
 
 _REAL_LINE = Interval(float("-inf"), float("inf"))
+_PRECISIONS = (1, 2, 4, 8, 16, 32)
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Function:
 
     Attributes:
         name: the name that users type, for example ``rsqrt`` or ``pow(0.75)``.
-        source: sympy source text in the variable ``x``.
+        source: the formula in the variable ``x``, as `parsing.parse` reads it.
         evaluate: float64 numpy implementation, numerically stable and vectorised.
         domain: natural domain; closed, so `singularities` names bounds that do not belong to it.
         parity: ``odd``, ``even`` or None.
@@ -36,6 +38,8 @@ class Function:
         positive_scale: the function lives on x > 0 and its domains are widened multiplicatively
             (rsqrt, sqrt, log, reciprocal, powers).
         centre_value: c where ``f(x) - c`` is odd, for example 1/2 for sigmoid; 0 for odd functions.
+        slope: s where ``f(x) - s*x`` is even, for example 1/2 for silu; None for even functions,
+            whose parity says it, and for those without such a symmetry.
         singularities: points of the closed natural domain at which the function is not finite.
         exponent: p for ``x**p``, otherwise None.
     """
@@ -50,6 +54,7 @@ class Function:
     centre_value: Fraction | None = None
     singularities: tuple[float, ...] = ()
     exponent: Fraction | None = None
+    slope: Fraction | None = None
 
     @property
     def centre(self) -> Fraction | None:
@@ -57,9 +62,16 @@ class Function:
         return Fraction(0) if self.parity == "odd" else self.centre_value
 
     @property
+    def content_key(self) -> str:
+        """What the function is, as text that is the same in every process: a key for caches."""
+        return f"{self.name} = {self.source} on {self.domain}"
+
+    @property
     def sympy(self) -> Any:
         """The function as a sympy expression in the real symbol ``x``."""
-        return _sympy_expression(self.source)
+        from odp.approximations.parsing import parse
+
+        return parse(self.source)
 
     @property
     def latex(self) -> str:
@@ -77,9 +89,16 @@ class Function:
         import mpmath
 
         evaluator = _mpmath_evaluator(self.source)
-        # Twice the precision and a bit: log(1 + exp(-x)) and the like cancel.
-        with mpmath.workprec(2 * mpmath.mp.prec + 64):
-            value = evaluator(mpmath.mpf(x))
+        precision, point = mpmath.mp.prec, mpmath.mpf(x)
+        previous = None
+        # Until two precisions agree: log(1 + exp(-x)) and the like cancel, and to 0 at once.
+        for factor in _PRECISIONS:
+            with mpmath.workprec(factor * precision + 64):
+                value = _value_or_limit(evaluator, point)
+                agrees = previous is not None and value != 0
+                if agrees and abs(value - previous) <= mpmath.ldexp(abs(value), -precision - 4):
+                    break
+            previous = value
         return +value
 
     def numpy(self, x: Any) -> Array:
@@ -115,26 +134,54 @@ class Function:
                     f"{where}: the function has a pole or branch point at {point:g};"
                     " choose a domain without it"
                 )
+        self._check_inside(domain)
         ends = self.numpy([domain.lo, domain.hi])
         if not np.isfinite(ends).all():
             raise ApproximationError(
                 f"{where}: the function overflows float64 at a bound; narrow the domain"
             )
 
+    def _check_inside(self, domain: Interval) -> None:
+        """Refuse a domain for what happens between its bounds; declared functions have told."""
 
-@cache
-def _sympy_expression(source: str) -> Any:
-    import sympy
+    def monotonicity(self, domain: Interval) -> Monotonicity | None:
+        """``increasing`` or ``decreasing`` where that is proven on `domain`, otherwise None.
 
-    # Registry sources only, never text from a user: sympify evaluates what it is given.
-    return sympy.sympify(source, locals={"x": sympy.Symbol("x", real=True)})
+        The derivative has to be free of zeros; python-flint has to be there.
+
+        >>> from odp.approximations import get_function
+        >>> get_function("exp").monotonicity(Interval(-1, 1))
+        'increasing'
+        """
+        from odp.approximations.analyticity import monotonicity
+
+        return monotonicity(self, domain)
+
+
+def _value_or_limit(evaluator: Callable[[Any], Any], point: Any) -> Any:
+    """The value, or what it tends to where it is 0/0, as sin(x)/x at 0."""
+    import mpmath
+
+    try:
+        value = evaluator(point)
+        if not mpmath.isnan(value):
+            return value
+    except ZeroDivisionError:
+        pass
+    step = mpmath.ldexp(1, -mpmath.mp.prec)
+    # The difference quotients of a double zero take two thirds of the digits.
+    with mpmath.workprec(4 * mpmath.mp.prec):
+        value, check = evaluator(point + step), evaluator(point + 2 * step)
+        close = abs(value - check) <= mpmath.sqrt(step) * (1 + abs(value))
+    return value if close else mpmath.nan
 
 
 @cache
 def _mpmath_evaluator(source: str) -> Callable[[Any], Any]:
     import sympy
 
-    expression = _sympy_expression(source)
-    x = sympy.Symbol("x", real=True)
-    evaluator: Callable[[Any], Any] = sympy.lambdify(x, expression, modules="mpmath")
+    from odp.approximations.formula_vocabulary import symbol
+    from odp.approximations.parsing import parse
+
+    evaluator: Callable[[Any], Any] = sympy.lambdify(symbol(), parse(source), modules="mpmath")
     return evaluator

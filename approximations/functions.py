@@ -7,12 +7,14 @@ import math
 import re
 from collections.abc import Callable
 from fractions import Fraction
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from odp.approximations import numpy_functions
 from odp.approximations.errors import ApproximationError
 from odp.approximations.function import Function
 from odp.approximations.interval import Interval
@@ -26,42 +28,6 @@ _POSITIVE = Interval(0.0, math.inf)
 _UNIT = Interval(-1.0, 1.0)
 
 
-def _sigmoid(x: Array) -> Array:
-    decay = np.exp(-np.abs(x))
-    return np.where(x >= 0, 1.0, decay) / (1.0 + decay)
-
-
-def _rsqrt(x: Array) -> Array:
-    return 1.0 / np.sqrt(x)
-
-
-def _erf(x: Array) -> Array:
-    from scipy.special import erf
-
-    return np.asarray(erf(x))
-
-
-def _normal_cdf(x: Array) -> Array:
-    from scipy.special import ndtr
-
-    return np.asarray(ndtr(x))
-
-
-def _softplus_tail(x: Array) -> Array:
-    return np.logaddexp(0.0, -x)
-
-
-def _mish_gate(x: Array) -> Array:
-    decay = np.exp(-np.abs(x))
-    right = (1.0 + 2.0 * decay) / (1.0 + 2.0 * decay * (1.0 + decay))
-    left = decay * (decay + 2.0) / (decay * (decay + 2.0) + 2.0)
-    return np.where(x >= 0, right, left)
-
-
-def _power(x: Array, exponent: float) -> Array:
-    return np.power(x, exponent)
-
-
 _REGISTRY = [
     Function("exp", "exp(x)", np.exp),
     Function("log", "log(x)", np.log, _POSITIVE, positive_scale=True, singularities=(0.0,)),
@@ -71,7 +37,7 @@ _REGISTRY = [
     Function(
         "rsqrt",
         "1/sqrt(x)",
-        _rsqrt,
+        numpy_functions.rsqrt,
         _POSITIVE,
         relative=True,
         positive_scale=True,
@@ -88,15 +54,15 @@ _REGISTRY = [
         singularities=(0.0,),
         exponent=Fraction(-1),
     ),
-    Function("sigmoid", "1/(1 + exp(-x))", _sigmoid, centre_value=_HALF),
+    Function("sigmoid", "1/(1 + exp(-x))", numpy_functions.sigmoid, centre_value=_HALF),
     Function("tanh", "tanh(x)", np.tanh, parity="odd"),
-    Function("erf", "erf(x)", _erf, parity="odd"),
-    Function("normal_cdf", "(1 + erf(x/sqrt(2)))/2", _normal_cdf, centre_value=_HALF),
-    Function("softplus_tail", "log(1 + exp(-x))", _softplus_tail, _POSITIVE),
+    Function("erf", "erf(x)", numpy_functions.erf, parity="odd"),
+    Function("normal_cdf", "erfc(-x/sqrt(2))/2", numpy_functions.normal_cdf, centre_value=_HALF),
+    Function("softplus_tail", "log(1 + exp(-x))", numpy_functions.softplus_tail, _POSITIVE),
     Function(
         "mish_gate",
         "(exp(2*x) + 2*exp(x))/(exp(2*x) + 2*exp(x) + 2)",
-        _mish_gate,
+        numpy_functions.mish_gate,
     ),
     Function("sin", "sin(x)", np.sin, parity="odd"),
     Function("cos", "cos(x)", np.cos, parity="even"),
@@ -114,6 +80,41 @@ _REGISTRY = [
     Function("acos", "acos(x)", np.arccos, _UNIT, centre_value=Fraction(math.pi / 2)),
     Function("atan", "atan(x)", np.arctan, parity="odd"),
     Function("asinh", "asinh(x)", np.arcsinh, parity="odd"),
+    Function("erfc", "erfc(x)", numpy_functions.erfc, centre_value=Fraction(1)),
+    Function("exp2", "2**x", np.exp2),
+    Function("expm1", "exp(x) - 1", np.expm1),
+    Function(
+        "log2", "log(x)/log(2)", np.log2, _POSITIVE, positive_scale=True, singularities=(0.0,)
+    ),
+    Function(
+        "log10", "log(x)/log(10)", np.log10, _POSITIVE, positive_scale=True, singularities=(0.0,)
+    ),
+    Function("log1p", "log(1 + x)", np.log1p, Interval(-1.0, math.inf), singularities=(-1.0,)),
+    Function(
+        "cbrt",
+        "x**(1/3)",
+        np.cbrt,
+        _POSITIVE,
+        relative=True,
+        positive_scale=True,
+        exponent=Fraction(1, 3),
+    ),
+    Function("sinc", "sin(x)/x", numpy_functions.sinc, parity="even"),
+    Function("gelu", "x*erfc(-x/sqrt(2))/2", numpy_functions.gelu, slope=_HALF),
+    Function(
+        "gelu_tanh",
+        "x*(1 + tanh(sqrt(2/pi)*(x + 0.044715*x**3)))/2",
+        numpy_functions.gelu_tanh,
+        slope=_HALF,
+    ),
+    Function("silu", "x/(1 + exp(-x))", numpy_functions.silu, slope=_HALF),
+    Function("softplus", "log(1 + exp(x))", numpy_functions.softplus, slope=_HALF),
+    Function("log_sigmoid", "-log(1 + exp(-x))", numpy_functions.log_sigmoid, slope=_HALF),
+    Function(
+        "mish",
+        "x*(exp(2*x) + 2*exp(x))/(exp(2*x) + 2*exp(x) + 2)",
+        numpy_functions.mish,
+    ),
     Function("acosh", "acosh(x)", np.arccosh, Interval(1.0, math.inf)),
     Function("atanh", "atanh(x)", np.arctanh, _UNIT, parity="odd", singularities=(-1.0, 1.0)),
 ]
@@ -121,7 +122,7 @@ _REGISTRY = [
 FUNCTIONS: MappingProxyType[str, Function] = MappingProxyType({f.name: f for f in _REGISTRY})
 """Every function without a parameter, by name; `power` makes the ones with an exponent."""
 
-_POWER = re.compile(r"pow\((?P<exponent>[^()]+)\)")
+_POWER = re.compile(r"pow\((?P<exponent>[^(),]+)\)")
 
 
 @cache
@@ -144,12 +145,12 @@ def power(p: float | Fraction) -> Function:
         raise ApproximationError(f"pow: the exponent {p!r} is not a finite number") from None
     if exponent in (0, 1):
         raise ApproximationError(f"pow({exponent}): nothing to approximate; write 1 or x instead")
-    evaluate: Callable[[Array], Array] = partial(_power, exponent=float(exponent))
+    evaluate: Callable[[Array], Array] = partial(numpy_functions.power, exponent=float(exponent))
     decimal = repr(float(exponent)).removesuffix(".0")
     text = decimal if Fraction(decimal) == exponent else str(exponent)
     return Function(
         f"pow({text})",
-        f"x**Rational({exponent.numerator}, {exponent.denominator})",
+        f"x**({exponent.numerator}/{exponent.denominator})",
         evaluate,
         _POSITIVE,
         relative=True,
@@ -159,15 +160,38 @@ def power(p: float | Fraction) -> Function:
     )
 
 
-def get_function(name: str) -> Function:
-    """The function called `name`, for example ``exp`` or ``pow(0.75)``.
+def get_function(function: str | Function | Any) -> Function:
+    """The function called so, or the one that a formula of one variable defines.
+
+    Args:
+        function: a registered name (``exp``), a power (``pow(0.75)``), a formula in any variable
+            (``t*exp(-t**2)``), which is read without evaluating any code, or a sympy expression;
+            a Function is returned as it is.  A formula that is mathematically a registered
+            function (``1/sqrt(x)``) is that function.
 
     Raises:
-        ApproximationError: for an unknown name, with the nearest known ones.
+        ApproximationError: for an unknown name, with the nearest known ones, or for a formula that
+            cannot be read.
 
     >>> get_function("rsqrt").relative
     True
+    >>> get_function("t*exp(-t**2)").parity
+    'odd'
+    >>> get_function("1/(1 + exp(-x))").name
+    'sigmoid'
     """
+    if isinstance(function, Function):
+        return function
+    if isinstance(function, str):
+        return _called(function)
+    from odp.approximations.formula import formula
+    from odp.approximations.parsing import from_sympy
+
+    return formula(from_sympy(function))
+
+
+@lru_cache(maxsize=1024)
+def _called(name: str) -> Function:
     if name in FUNCTIONS:
         return FUNCTIONS[name]
     match = _POWER.fullmatch(name.replace(" ", ""))
@@ -178,8 +202,15 @@ def get_function(name: str) -> Function:
             raise ApproximationError(
                 f"{name}: the exponent must be a number, for example pow(0.75)"
             ) from None
-    near = difflib.get_close_matches(name, FUNCTIONS, n=3)
-    hint = (
-        f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(FUNCTIONS)}, pow(p)"
-    )
-    raise ApproximationError(f"unknown function {name!r}: {hint}")
+    if not name.strip() or name.strip().isidentifier():
+        near = difflib.get_close_matches(name, FUNCTIONS, n=3)
+        hint = (
+            f"did you mean {' or '.join(near)}?"
+            if near
+            else f"known: {', '.join(FUNCTIONS)}, pow(p), or a formula such as x*exp(-x**2)"
+        )
+        raise ApproximationError(f"unknown function {name!r}: {hint}")
+    from odp.approximations.formula import formula
+    from odp.approximations.parsing import parse
+
+    return formula(parse(name))

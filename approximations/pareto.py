@@ -58,7 +58,7 @@ def pareto(
     >>> [a.counts.multiplications for a in front][-1]
     6
     """
-    chosen = get_function(function) if isinstance(function, str) else function
+    chosen = get_function(function)
     interval = checked_domain(domain)
     chosen.check_domain(interval)
     place = get_target(target)
@@ -99,7 +99,7 @@ def limits(
     Returns:
         The smallest error of a fit of at most each cost; infinity where there is none.
     """
-    chosen = get_function(function) if isinstance(function, str) else function
+    chosen = get_function(function)
     ends = _limits(chosen, checked_domain(domain), max(costs), relative, get_target(target))
     steps = [cost for cost, _ in ends]
     found = (bisect.bisect_right(steps, cost * (1 + 1e-9)) for cost in costs)

@@ -19,6 +19,7 @@ NARROW: dict[str, tuple[float, float]] = {
     "acos": (-0.5, 0.5),
     "atanh": (-0.5, 0.5),
     "acosh": (1.5, 2.5),
+    "log1p": (-0.5, 1.0),
     "reciprocal": (0.8, 1.25),
 }
 """Where every scheme that applies must reach 1e-3; others use [-1, 1] or [0.7, 1.5]."""
@@ -89,4 +90,18 @@ WIDE: list[tuple[str, tuple[float, float], float]] = [
     ("pow(3)", (0.1, 10), 1e-5),
     ("pow(0.1)", (1e-6, 1e6), 1e-5),
     ("pow(2.2)", (1e-4, 10), 1e-5),
+    ("gelu", (-8, 8), 1e-5),
+    ("gelu_tanh", (-8, 8), 1e-5),
+    ("silu", (-8, 8), 1e-5),
+    ("softplus", (-8, 8), 1e-5),
+    ("log_sigmoid", (-8, 8), 1e-5),
+    ("mish", (-8, 8), 1e-4),
+    ("exp2", (-10, 0), 1e-5),
+    ("expm1", (-5, 1), 1e-5),
+    ("log2", (0.01, 100), 1e-5),
+    ("log10", (0.01, 100), 1e-5),
+    ("log1p", (0, 100), 1e-5),
+    ("cbrt", (0.01, 100), 1e-5),
+    ("erfc", (-4, 4), 1e-5),
+    ("sinc", (-10, 10), 1e-5),
 ]
