@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from odp.approximations.expression import Expression
-from odp.approximations.source_text import ATOM, PRODUCT, SUM, Text, bindings
+from odp.approximations.source_text import ATOM, PRODUCT, InfixAlgebra, Text, bindings, signed
 
 __all__ = ["LatexAlgebra", "latex_source"]
 
 
-class LatexAlgebra:
+class LatexAlgebra(InfixAlgebra):
     """LaTeX source text; equal factors print as a square."""
 
     def variable(self, name: str) -> Text:
@@ -24,26 +24,19 @@ class LatexAlgebra:
 
     def constant(self, value: Fraction) -> Text:
         """An integer, or a decimal with as many digits as float32 can tell apart."""
-        if value.denominator == 1 and abs(value) < 10**9:
-            text = str(value.numerator)
-        else:
-            mantissa, _, exponent = f"{float(value):.9g}".partition("e")
-            text = rf"{mantissa} \cdot 10^{{{int(exponent)}}}" if exponent else mantissa
-        precedence = PRODUCT if "cdot" in text else ATOM
-        return Text(text, precedence if value >= 0 else SUM)
-
-    def add(self, a: Text, b: Text) -> Text:
-        """``a + b``."""
-        return Text(f"{a.inside(SUM)} + {b.inside(PRODUCT)}", SUM)
-
-    def sub(self, a: Text, b: Text) -> Text:
-        """``a - b``."""
-        return Text(f"{a.inside(SUM)} - {b.inside(PRODUCT)}", SUM)
+        negative, absolute = value < 0, abs(value)
+        if absolute.denominator == 1 and absolute < 10**9:
+            return signed(str(absolute.numerator), ATOM, negative=negative)
+        mantissa, _, exponent = f"{float(absolute):.9g}".partition("e")
+        if not exponent:
+            return signed(mantissa, ATOM, negative=negative)
+        text = rf"{mantissa} \cdot 10^{{{int(exponent)}}}"
+        return signed(text, PRODUCT, negative=negative)
 
     def mul(self, a: Text, b: Text) -> Text:
         r"""``a \cdot b``, or a square."""
         if a.text == b.text:
-            base = a.text if len(a.text) == 1 else rf"\left({a.text}\right)"
+            base = a.text if a.precedence == ATOM else rf"\left({a.text}\right)"
             return Text(f"{base}^{{2}}", PRODUCT)
         return Text(rf"{_latex_factor(a)} \cdot {_latex_factor(b)}", PRODUCT)
 
@@ -66,7 +59,7 @@ def latex_source(expression: Expression, description: Sequence[str] = ()) -> str
     bound, result = bindings(
         expression, LatexAlgebra(), "t_{{{}}}", bind_squares=False, longest=math.inf
     )
-    comment = "".join(f"% {line}\n" for line in description)
+    comment = "".join(f"% {line}".rstrip() + "\n" for line in description)
     if not bound:
         return comment + result
     rows = [f"{label} &= {text}" for label, text in bound] + [f"y &= {result}"]

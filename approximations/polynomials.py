@@ -59,7 +59,7 @@ def float32_constant(value: float | Fraction) -> Expression:
     return constant(float(np.float32(number)))
 
 
-def horner(coefficients: Sequence[float], t: Expression) -> Expression:
+def horner(coefficients: Sequence[float | Fraction], t: Expression) -> Expression:
     """The polynomial with ascending `coefficients` in `t` by Horner's rule.
 
     Costs one multiplication per degree, one less where the leading coefficient is 1.
@@ -70,7 +70,7 @@ def horner(coefficients: Sequence[float], t: Expression) -> Expression:
     return result
 
 
-def clenshaw(coefficients: Sequence[float], t: Expression) -> Expression:
+def clenshaw(coefficients: Sequence[float | Fraction], t: Expression) -> Expression:
     """The Chebyshev series with these `coefficients` in `t` by Clenshaw's recurrence.
 
     As many multiplications as Horner and twice the additions, but the coefficients stay small:

@@ -16,7 +16,7 @@ import numpy as np
 
 from odp.approximations.errors import ApproximationError
 from odp.approximations.expression import Expression
-from odp.approximations.source_text import ATOM, PRODUCT, SUM, Text, bindings
+from odp.approximations.source_text import ATOM, PRODUCT, InfixAlgebra, Text, bindings, signed
 
 __all__ = [
     "CAlgebra",
@@ -28,6 +28,8 @@ __all__ = [
     "triton_source",
 ]
 
+# Longer constants get a name in C.
+_SHORT = 7
 _C_KEYWORDS = frozenset(
     "auto break case char const continue default do double else enum extern float for goto if"  # noqa: SIM905
     " inline int long main register restrict return short signed sizeof static struct switch"
@@ -35,7 +37,7 @@ _C_KEYWORDS = frozenset(
 )
 
 
-class PythonAlgebra:
+class PythonAlgebra(InfixAlgebra):
     """Python source text; operations associate to the left as in the expression.
 
     Args:
@@ -51,22 +53,14 @@ class PythonAlgebra:
 
     def constant(self, value: Fraction) -> Text:
         """A float literal, or a quotient of integers where no float is exact."""
-        number = _float64(value)
+        number = _float64(abs(value))
         if self.digits is not None:
             text = f"{number:.{self.digits}g}"
-        elif Fraction(number) == value:
+        elif Fraction(number) == abs(value):
             text = repr(number)
         else:
-            text = f"({value.numerator} / {value.denominator})"
-        return Text(text, ATOM if value >= 0 else SUM)
-
-    def add(self, a: Text, b: Text) -> Text:
-        """``a + b``."""
-        return Text(f"{a.inside(SUM)} + {b.inside(PRODUCT)}", SUM)
-
-    def sub(self, a: Text, b: Text) -> Text:
-        """``a - b``."""
-        return Text(f"{a.inside(SUM)} - {b.inside(PRODUCT)}", SUM)
+            text = f"({abs(value.numerator)} / {value.denominator})"
+        return signed(text, ATOM, negative=value < 0)
 
     def mul(self, a: Text, b: Text) -> Text:
         """``a * b``."""
@@ -99,21 +93,20 @@ class CAlgebra(PythonAlgebra):
         Raises:
             ApproximationError: if it overflows, or vanishes though the constant does not.
         """
-        number = _float64(value)
+        number = _float64(abs(value))
         if self.dtype == "float":
             number = _float32(number)
         suffix = "f" if self.dtype == "float" else ""
-        decimal = repr(number)
         # The C standard lets a compiler round a decimal literal either way; hexadecimal is exact.
-        if len(decimal) <= 6 and "e" not in decimal:
-            return Text(decimal + suffix, ATOM if number >= 0 else SUM)
-        if number not in self._names:
-            name = self._names[number] = f"{self.prefix}{len(self.table)}"
-            shown = str(np.float32(number) if self.dtype == "float" else np.float64(number))
-            mantissa, _, exponent = number.hex().partition("p")
-            hexadecimal = mantissa.rstrip("0").rstrip(".") + "p" + exponent + suffix
-            self.table[name] = f"{hexadecimal};  /* {shown} */"
-        return Text(self._names[number], ATOM)
+        text = repr(number) + suffix
+        if len(text) > _SHORT or "e" in text:
+            text = self._names.setdefault(number, f"{self.prefix}{len(self.table)}")
+            if text not in self.table:
+                shown = np.float32(number) if self.dtype == "float" else np.float64(number)
+                mantissa, _, exponent = number.hex().partition("p")
+                literal = f"{mantissa.rstrip('0').rstrip('.')}p{exponent}{suffix}"
+                self.table[text] = f"{literal};  /* {shown!s} */"
+        return signed(text, ATOM, negative=value < 0)
 
 
 class TritonAlgebra(PythonAlgebra):
@@ -129,9 +122,9 @@ class TritonAlgebra(PythonAlgebra):
         Raises:
             ApproximationError: if float32 cannot hold it: then Triton would promote to float64.
         """
-        number = _float64(value)
+        number = _float64(abs(value))
         _float32(number)
-        return Text(repr(number), ATOM if number >= 0 else SUM)
+        return signed(repr(number), ATOM, negative=value < 0)
 
 
 def _float64(value: Fraction) -> float:

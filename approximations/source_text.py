@@ -8,7 +8,17 @@ from typing import Protocol
 from odp.approximations.algebra import Algebra
 from odp.approximations.expression import Expression
 
-__all__ = ["ATOM", "LONGEST", "PRODUCT", "SUM", "Text", "TextAlgebra", "bindings"]
+__all__ = [
+    "ATOM",
+    "LONGEST",
+    "PRODUCT",
+    "SUM",
+    "InfixAlgebra",
+    "Text",
+    "TextAlgebra",
+    "bindings",
+    "signed",
+]
 
 SUM, PRODUCT, ATOM = 0, 1, 2
 """How tightly the outermost operation of a text binds."""
@@ -19,14 +29,43 @@ accepts (Python 200; C99 guarantees 63)."""
 
 @dataclass(frozen=True)
 class Text:
-    """Source text with the precedence of its outermost operation."""
+    """Source text with the precedence of its outermost operation.
+
+    Attributes:
+        text: the text.
+        precedence: of its outermost operation.
+        opposite: of a negative constant, the text of its absolute value: ``a + (-c)`` is written
+            ``a - c``, which has the same bits.
+    """
 
     text: str
     precedence: int
+    opposite: str | None = None
 
     def inside(self, precedence: int) -> str:
         """The text, in parentheses where an operation of `precedence` needs them."""
         return self.text if self.precedence >= precedence else f"({self.text})"
+
+
+def signed(absolute: str, precedence: int, *, negative: bool) -> Text:
+    """A constant, given the text of its absolute value."""
+    return Text(f"-{absolute}", SUM, absolute) if negative else Text(absolute, precedence)
+
+
+class InfixAlgebra:
+    """Sums and differences with ``+`` and ``-``, which associate to the left."""
+
+    def add(self, a: Text, b: Text) -> Text:
+        """``a + b``."""
+        if b.opposite is not None:
+            return Text(f"{a.inside(SUM)} - {b.opposite}", SUM)
+        return Text(f"{a.inside(SUM)} + {b.inside(PRODUCT)}", SUM)
+
+    def sub(self, a: Text, b: Text) -> Text:
+        """``a - b``."""
+        if b.opposite is not None:
+            return Text(f"{a.inside(SUM)} + {b.opposite}", SUM)
+        return Text(f"{a.inside(SUM)} - {b.inside(PRODUCT)}", SUM)
 
 
 class TextAlgebra(Algebra[Text], Protocol):
@@ -72,20 +111,23 @@ def bindings(
         shared |= {node.operands[0] for node in squares if node.operands[0].operands}
     texts: dict[Expression, Text] = {}
     bound: list[tuple[str, str]] = []
+
+    def bind(node: Expression) -> None:
+        label = name.format(len(bound) + 1)
+        bound.append((label, texts[node].text))
+        texts[node] = Text(label, ATOM)
+
     for node in expression.nodes():
         if node.op == "variable":
             texts[node] = algebra.variable(node.name)
         elif node.op == "constant":
             texts[node] = algebra.constant(node.value)
         else:
+            longer = max(node.operands, key=lambda operand: len(texts[operand].text))
+            if sum(len(texts[operand].text) for operand in node.operands) > longest:
+                bind(longer)
             a, b = (texts[operand] for operand in node.operands)
             texts[node] = getattr(algebra, node.op)(a, b)
-        if (
-            node is not expression
-            and node.operands
-            and (node in shared or len(texts[node].text) > longest)
-        ):
-            label = name.format(len(bound) + 1)
-            bound.append((label, texts[node].text))
-            texts[node] = Text(label, ATOM)
+        if node in shared and node is not expression:
+            bind(node)
     return bound, texts[expression].text
