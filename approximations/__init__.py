@@ -12,6 +12,7 @@ from odp.approximations.expression import Expression, OperationCounts, constant,
 from odp.approximations.function import Function
 from odp.approximations.functions import FUNCTIONS, get_function, power
 from odp.approximations.interval import Interval
+from odp.approximations.minimax_approximant import MinimaxApproximant, MinimaxFit, minimax
 from odp.approximations.pareto import limits, pareto
 from odp.approximations.schemes import SCHEMES
 from odp.approximations.target import TARGETS, Target, get_target
@@ -28,6 +29,8 @@ __all__ = [
     "Function",
     "Histogram",
     "Interval",
+    "MinimaxApproximant",
+    "MinimaxFit",
     "OdpError",
     "OperationCounts",
     "OperatorAlgebra",
@@ -39,6 +42,7 @@ __all__ = [
     "get_function",
     "get_target",
     "limits",
+    "minimax",
     "pareto",
     "power",
     "variable",

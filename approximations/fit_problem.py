@@ -56,6 +56,8 @@ class TypeFit:
         denominator: likewise.
         error: largest weighted error at the points.
         bound: no fit of this type has a smaller one; 0 if nothing is known.
+        exact: ascending coefficients in u of numerator and denominator, where they are known to
+            more digits than the basis has.
     """
 
     m: int
@@ -65,6 +67,7 @@ class TypeFit:
     denominator: Array
     error: float
     bound: float = 0.0
+    exact: tuple[tuple[Fraction, ...], tuple[Fraction, ...]] | None = None
 
 
 class FitProblem:
@@ -96,7 +99,7 @@ class FitProblem:
         self.function, self.domain, self.weigh = function, domain, weigh
         self.odd, self.even = self._symmetry(parity)
         inside = domain.lo < 0 < domain.hi
-        centre, slope = function.centre, getattr(function, "slope", None)
+        centre, slope = function.centre, function.slope
         self.shift = centre if self.odd and inside and centre is not None else Fraction(0)
         self.slope = slope if self.even and inside and slope is not None else Fraction(0)
         x = variable("x")
@@ -120,7 +123,7 @@ class FitProblem:
         """Whether the fit is ``c + x R(x^2)``, whether it is ``s x + R(x^2)``."""
         function, domain = self.function, self.domain
         odd = function.centre is not None
-        even = function.parity == "even" or getattr(function, "slope", None) is not None
+        even = function.parity == "even" or function.slope is not None
         if parity == "none":
             return False, False
         if parity == "auto":
@@ -185,6 +188,14 @@ class FitProblem:
     def gaps(self) -> bool:
         """Whether fixed coefficients follow a free one."""
         return len(self.fixed) > self.leading_fixed
+
+    @property
+    def alternates(self) -> bool:
+        """Whether the best fits are those whose error alternates, which Remez's exchange needs.
+
+        Powers of u with gaps are a Chebyshev system only on one side of 0.
+        """
+        return not (self.gaps and self.variable.lo < 0 < self.variable.hi)
 
     def system(self, m: int, n: int, scale: float, count: int) -> Problem | None:
         """Bases, values and weights of type (m, n) at `count` points or more, ascending in u.
@@ -278,11 +289,10 @@ class FitProblem:
         keep = u != 0
         u, left = u[keep], (target - known)[keep]
         if not self.gaps:
-            # Divided by u^first what is left is an ordinary polynomial; the sign of the power
-            # is where the error changes its own sign.
+            # Divided by u^first, what is left is an ordinary polynomial with a weight.
             power = u**first
             numerator, left = basis[keep, : m + 1 - first], left / power
-            weight = weight[keep] * power
+            weight = weight[keep] * np.abs(power)
         else:
             size = self.variable_magnitude
             numerator = np.stack([(u / size) ** k for k in free], axis=1)
@@ -326,6 +336,13 @@ class FitProblem:
         t = (w - scale) / (w + scale)
         return (2 * t - lo - hi) / (hi - lo), (1 - t) ** power if power > 0 else 1.0
 
+    def points(self, fit: TypeFit, count: int) -> Array:
+        """The points x of `system` for a fit."""
+        if (fit.scale, count) not in self._sampled:
+            self._sampled[fit.scale, count] = self._sample(fit.scale, count)
+        u = self._sampled[fit.scale, count][2]
+        return self._x(u[u != 0] if self.fixed and not fit.n else u)
+
     @property
     def variable_magnitude(self) -> float:
         """Largest |u|."""
@@ -343,6 +360,10 @@ class FitProblem:
     def monomials(self, fit: TypeFit) -> tuple[Array, Array]:
         """Ascending coefficients in u of numerator and denominator, as the fit scales them."""
         v = self.variable
+        if fit.exact is not None:
+            unit = fit.exact[1][-1]
+            exact_p, exact_q = (np.array([float(c / unit) for c in part]) for part in fit.exact)
+            return exact_p, exact_q
         if not fit.n:
             return self._polynomial_monomials(fit), np.ones(1)
         numerator, denominator = self.numerator_series(fit), fit.denominator

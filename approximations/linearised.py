@@ -42,7 +42,8 @@ def linearised(system: Problem, wanted: float) -> tuple[Array, Array, float] | N
             break
         scaled = matrix * (system.weight * reweight)[:, None]
         # Columns of very different size (a function over many decades) would spoil the SVD.
-        norms = np.linalg.norm(scaled, axis=0)
+        with np.errstate(over="ignore"):
+            norms = np.linalg.norm(scaled, axis=0)
         norms[norms == 0] = 1.0
         try:
             # The triangular factor has the same right singular vectors and few rows.

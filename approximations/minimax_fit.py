@@ -10,16 +10,22 @@ import numpy as np
 from odp.approximations.differential_correction import differential_correction
 from odp.approximations.fit_problem import FitProblem, TypeFit
 from odp.approximations.linearised import linearised
+from odp.approximations.precise_exchange import precise_exchange
 from odp.approximations.remez import LevelFit, Problem, lower_bound, minimax
 
-__all__ = ["CONVERGED", "fit_type"]
+__all__ = ["CONVERGED", "FINE_POINTS", "fit_type"]
 
 CONVERGED = 1.01
 """A fit within this factor of its bound is minimax; rounding may stop the exchange earlier."""
 
 _POINTS = 700
-_FINE_POINTS = 2400
+FINE_POINTS = 2400
+"""At these a thorough fit has its extrema."""
+
 _START_POINTS = 200
+# From here on more digits are worth their time.
+_PRECISE = 1 + 1e-3
+_TINY = 1e-7
 # A linearised start is within this factor of the minimax error of its type.
 _HOPELESS = 50.0
 
@@ -46,12 +52,23 @@ def fit_type(
         best = _better(best, fit)
         if best.error <= CONVERGED * best.bound:
             break
-    if not thorough:
+    if not thorough and problem.alternates:
         return best
-    if best is None or best.error > CONVERGED * best.bound:
+    if best is None or (best.error > CONVERGED * best.bound and not _tiny(problem, best)):
         for fit in _programmed(problem, m, n, best):
             best = _better(best, fit)
-    return None if best is None else _refined(problem, best)
+    if best is None:
+        return None
+    best = _refined(problem, best)
+    if best.error > _PRECISE * best.bound and problem.alternates:
+        best = precise_exchange(problem, best, FINE_POINTS)
+    return best
+
+
+def _tiny(problem: FitProblem, fit: TypeFit) -> bool:
+    """Whether an error is too small for linear programs, which have tolerances of their own."""
+    system = problem.system(fit.m, fit.n, fit.scale, _POINTS)
+    return system is None or fit.error < _TINY * float(np.abs(system.weight * system.target).max())
 
 
 def _better(best: TypeFit | None, fit: TypeFit) -> TypeFit:
@@ -70,7 +87,7 @@ def _with_bound(fit: TypeFit, bound: float) -> TypeFit:
 
 def _exchanged(problem: FitProblem, m: int, n: int, wanted: float) -> Iterator[TypeFit]:
     """Fits by the exchange, in the affine and the Moebius variable."""
-    for scale in problem.scales:
+    for scale in problem.scales if problem.alternates else ():
         system = problem.system(m, n, scale, _POINTS)
         if system is None:
             continue
@@ -103,7 +120,7 @@ def _programmed(problem: FitProblem, m: int, n: int, best: TypeFit | None) -> It
         if best is not None and best.scale == scale:
             start = LevelFit(best.numerator, best.denominator, best.error, 0.0)
         found = differential_correction(system, start)
-        level = minimax(system, (found.p, found.q))
+        level = minimax(system, (found.p, found.q)) if problem.alternates else None
         if level is not None and level.error < found.error:
             found = LevelFit(level.p, level.q, level.error, max(level.bound, found.bound))
         yield TypeFit(m, n, scale, found.p, found.q, found.error, found.bound)
@@ -111,11 +128,11 @@ def _programmed(problem: FitProblem, m: int, n: int, best: TypeFit | None) -> It
 
 def _refined(problem: FitProblem, fit: TypeFit) -> TypeFit:
     """The same fit with its extrema found on a finer grid."""
-    system = problem.system(fit.m, fit.n, fit.scale, _FINE_POINTS)
+    system = problem.system(fit.m, fit.n, fit.scale, FINE_POINTS)
     if system is None:
         return fit
     error = float(np.abs(system.error(fit.numerator, fit.denominator)).max())
-    level = minimax(system, (fit.numerator, fit.denominator))
+    level = minimax(system, (fit.numerator, fit.denominator)) if problem.alternates else None
     if level is not None and (level.error < error or not math.isfinite(error)):
         known = max(level.bound, min(fit.bound, level.error))
         return TypeFit(fit.m, fit.n, fit.scale, level.p, level.q, level.error, known)

@@ -15,6 +15,7 @@ from numpy.polynomial import Chebyshev, Polynomial
 from numpy.typing import NDArray
 
 from odp.approximations.approximant import Parameters
+from odp.approximations.exact_coefficients import chebyshev_series
 from odp.approximations.expression import Expression, constant, variable
 from odp.approximations.fit_problem import WIDE_RATIO, FitProblem, Parity, TypeFit
 from odp.approximations.polynomials import (
@@ -66,6 +67,9 @@ class RationalProblem(FitProblem):
 
     def polynomial_cost(self, m: int) -> float:
         """Least cost of a polynomial of degree m in u."""
+        if self.slope and m == 1:
+            # A parabola: the linear term is on Horner's way.
+            return self.request.polynomial_cost(2)
         return self.request.polynomial_cost(m) + self._around(squares=m > 0)
 
     def _around(self, *, squares: bool = True, divisions: int = 0) -> float:
@@ -93,7 +97,11 @@ class RationalProblem(FitProblem):
                 # A coefficient within the polynomial stays as it is only in powers of u.
                 continue
             try:
-                expression = self._whole(self._polynomial(fit, form), constant(1))
+                if self.slope and fit.m == 1 and form == "raw":
+                    constant_term, leading = self.monomials(fit)[0].tolist()
+                    expression = horner([constant_term, float(self.slope), leading], variable("x"))
+                else:
+                    expression = self._whole(self._polynomial(fit, form), constant(1))
             except CoefficientRangeError:
                 continue
             yield Candidate(
@@ -106,7 +114,14 @@ class RationalProblem(FitProblem):
         v = self.variable
         if self.gaps:
             return horner(self.monomials(fit)[0].tolist(), v.base)
-        inner: Expression = getattr(v, form)(fit.numerator / fit.denominator[0])
+        p = fit.numerator / fit.denominator[0]
+        if fit.exact is not None:
+            if form == "raw":
+                return horner(self.monomials(fit)[0].tolist(), v.base)
+            unit = fit.exact[1][0]
+            exact = [c / unit for c in fit.exact[0]]
+            p = np.array(chebyshev_series(exact, Fraction(v.lo), Fraction(v.hi)))
+        inner: Expression = getattr(v, form)(p)
         for power in reversed(range(self.leading_fixed)):
             inner = inner * v.base + coefficient(self.fixed[power])
         return inner
