@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from odp.approximations.expression import Expression, OperationCounts
 from odp.approximations.function import Function
 from odp.approximations.interval import Interval
 from odp.approximations.target import TARGETS, Target
+from odp.approximations.tolerance import Tolerance
+
+if TYPE_CHECKING:
+    from odp.approximations.fixed_point.certified import CertifiedProgram
 
 __all__ = ["Approximant", "Parameters"]
 
@@ -60,13 +64,18 @@ class Approximant:
         parameters: what the scheme was used with: degree, squarings, steps, ...
         description: scheme and parameters for a person.
         absolute_error: largest absolute error on `domain` in real arithmetic.
-        relative_error: largest relative error; None where the function has a zero there.
-        error_kind: ``certified`` (both errors are proven upper bounds, and no divisor vanishes on
-            `domain`) or ``measured`` (maxima over a dense grid; nothing is proven).
+        relative_error: largest relative error; None where the function has a zero there, or where
+            only the absolute one could be proven.
+        error_kind: ``certified`` (the errors are proven upper bounds, `tolerance` is kept, and no
+            divisor vanishes on `domain`) or ``measured`` (maxima over a dense grid; nothing is
+            proven).
         float32_error: largest absolute error on the grid when evaluated in float32.
         safe_interval: where it stays sane outside `domain`; see `measure.safe_interval`.
         relative: whether it was chosen by relative error.
         target: where it is meant to run.
+        tolerance: the budget that it was chosen for.
+        fixed_point: the certified integer program, if the target computes with integers: the
+            errors above are then its errors, every rounding included; otherwise None.
     """
 
     function: Function
@@ -82,6 +91,8 @@ class Approximant:
     safe_interval: Interval
     relative: bool = False
     target: Target = TARGETS["float32"]
+    tolerance: Tolerance | None = None
+    fixed_point: CertifiedProgram | None = None
 
     def __call__(self, x: Any) -> Any:
         """The expression at `x`; see `Expression.__call__` for the types it takes."""
@@ -108,6 +119,15 @@ class Approximant:
     def cost(self) -> OperationCounts:
         """Operations of the expression; the same as `counts`."""
         return self.expression.counts
+
+    def emit(self, language: str, name: str | None = None) -> str:
+        """Source text in ``python``, ``c``, ``triton`` or ``latex``; see `emit_source`."""
+        from odp.approximations.emit_source import emit_source
+
+        return emit_source(self, language, name)
+
+    def _repr_latex_(self) -> str:
+        return rf"$\displaystyle {self.expression.to_latex()}$"
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain numbers, strings, lists and dicts, ready for JSON.

@@ -11,16 +11,20 @@ import hashlib
 import json
 import os
 import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, astuple, replace
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from odp.approximations.approximant import Approximant, Parameters
+from odp.approximations.arithmetic import FixedPointArithmetic
 from odp.approximations.expression import Expression, expression_from_rows, expression_rows
 from odp.approximations.interval import Interval
 from odp.approximations.search import SearchProblem
+
+if TYPE_CHECKING:
+    from odp.approximations.fixed_point.certified import CertifiedProgram
 
 __all__ = ["directory", "load", "store"]
 
@@ -110,7 +114,7 @@ def _record(approximant: Approximant) -> dict[str, Any]:
         [op, list(operands), name, [value.numerator, value.denominator]]
         for op, operands, name, value in expression_rows(approximant.expression)
     ]
-    safe = approximant.safe_interval
+    safe, certified = approximant.safe_interval, approximant.fixed_point
     return {
         "expression": rows,
         "scheme": approximant.scheme,
@@ -122,20 +126,59 @@ def _record(approximant: Approximant) -> dict[str, Any]:
         "float32_error": approximant.float32_error,
         "safe_interval": [safe.lo, safe.hi],
         "relative": approximant.relative,
+        "fixed_point": None if certified is None else _program_record(certified),
     }
 
 
 def _from_record(record: dict[str, Any], problem: SearchProblem) -> Approximant:
     fields = dict(record)
+    expression = _expression(fields.pop("expression"))
+    target, certified = problem.target, None
+    program_fields = fields.pop("fixed_point")
+    if program_fields is not None:
+        certified = _program(program_fields, problem, expression)
+        bits = FixedPointArithmetic(certified.program.scale, certified.program.guard_bits)
+        target = replace(target, arithmetic=bits)
     return Approximant(
         function=problem.function,
         domain=problem.domain,
-        target=problem.target,
-        expression=_expression(fields.pop("expression")),
+        target=target,
+        tolerance=problem.tolerance,
+        expression=expression,
         parameters=Parameters(**fields.pop("parameters")),
         safe_interval=Interval(*fields.pop("safe_interval")),
+        fixed_point=certified,
         **fields,
     )
+
+
+def _program_record(certified: CertifiedProgram) -> dict[str, Any]:
+    """Everything but the expression, which the approximant has as well."""
+    program = certified.program
+    return {
+        "steps": [astuple(step) for step in program.steps],
+        "scale": program.scale,
+        "guard_bits": program.guard_bits,
+        "input_scale": program.input_scale,
+        "lowest": program.lowest,
+        "highest": program.highest,
+        "certificate": asdict(certified.certificate),
+        "relative": certified.relative,
+    }
+
+
+def _program(
+    record: dict[str, Any], problem: SearchProblem, expression: Expression
+) -> CertifiedProgram:
+    from odp.approximations.fixed_point.certified import CertifiedProgram, FixedPointCertificate
+    from odp.approximations.fixed_point.program import FixedPointProgram, Step
+
+    fields = dict(record)
+    certificate = FixedPointCertificate(**fields.pop("certificate"))
+    relative = bool(fields.pop("relative"))
+    steps = tuple(Step(*step) for step in fields.pop("steps"))
+    program = FixedPointProgram(expression=expression, steps=steps, **fields)
+    return CertifiedProgram(program, certificate, problem.function, problem.domain, relative)
 
 
 def _expression(rows: list[Any]) -> Expression:

@@ -60,7 +60,8 @@ def approximate(
         domain: where the error must hold; finite bounds, lower below upper.
         error: largest error, absolute or relative as `relative` says; or a `Tolerance`, or its
             three parts (absolute, relative, float32 ulps), which are added.  Infinity asks only
-            for the cheapest (with fixed parameters, for exactly that) expression.  Default 1e-5.
+            for the cheapest (with fixed parameters, for exactly that) expression.  Default 1e-5,
+            on integers 1.1 times what rounding the result alone costs.
         operations: instead of `error`: the largest cost on the target (for ``float32``,
             multiplications plus three times the divisions); the smallest error wins.
         relative: whether `error` is relative.  None means as the function declares, and relative
@@ -106,9 +107,9 @@ def approximate(
     if scheme is not None:
         check_parameters(find_scheme(scheme), parameters)
     chosen.check_domain(interval)
-    tolerance = checked_tolerance(
-        chosen, interval, DEFAULT_ERROR if error is None else error, relative, place, histogram
-    )
+    if error is None:
+        error = _default_error(chosen, interval, place, relative)
+    tolerance = checked_tolerance(chosen, interval, error, relative, place, histogram)
     if scheme is not None and not find_scheme(scheme).applies(chosen, interval):
         raise ApproximationError(
             f"scheme {scheme} does not apply to {chosen.name} on {interval};"
@@ -119,6 +120,17 @@ def approximate(
     if operations is not None:
         return _within(replace(problem, largest_cost=float(operations)))
     return _approximate(problem)
+
+
+def _default_error(
+    function: Function, domain: Interval, target: Target, relative: bool | None
+) -> float:
+    if not isinstance(target.arithmetic, FixedPointArithmetic):
+        return DEFAULT_ERROR
+    from odp.approximations.fixed_point import answer
+
+    kind = function.relative if relative is None else relative
+    return answer.default_error(function, domain, target, kind)
 
 
 def checked_domain(domain: Interval | tuple[float, float]) -> Interval:
@@ -197,16 +209,25 @@ def _within(problem: SearchProblem) -> Approximant:
 
 def _cheapest(problem: SearchProblem) -> Approximant:
     """The cheapest within the budget, whose proof keeps the budget as well."""
+    if isinstance(problem.target.arithmetic, FixedPointArithmetic):
+        from odp.approximations.fixed_point import answer
+
+        return answer.cheapest(problem)
     for margin in _MARGINS:
         inside = problem.tolerance.scaled(margin)
         approximant = search(replace(problem, tolerance=inside)).result()
-        if problem.tolerance.kind == "mixed" or approximant.error <= problem.error:
+        kept = approximant.error_kind == "certified"
+        if kept if problem.tolerance.kind == "mixed" else approximant.error <= problem.error:
             break
-    return approximant
+    return replace(approximant, tolerance=problem.tolerance)
 
 
 def _sharpest(problem: SearchProblem) -> Approximant:
     """The smallest error at a cost of at most the problem's largest."""
+    if isinstance(problem.target.arithmetic, FixedPointArithmetic):
+        from odp.approximations.fixed_point import answer
+
+        return answer.sharpest(problem)
     shape = problem.tolerance
     start = 1.0 / max(shape.absolute, shape.relative, shape.ulps)
     if shape.kind == "absolute":

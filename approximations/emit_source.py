@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from decimal import ROUND_CEILING, Context, Decimal
-from typing import Any, Literal
+from typing import Literal
 
 from odp.approximations.approximant import Approximant
 from odp.approximations.arithmetic import FixedPointArithmetic, FloatArithmetic
@@ -74,15 +74,16 @@ def _c_type(arithmetic: FloatArithmetic) -> Literal["float", "double"]:
 
 def _integer_source(approximant: Approximant, language: str, name: str, lines: list[str]) -> str:
     """Source text of the fixed-point program, under a comment."""
-    program: Any = getattr(approximant, "fixed_point", None)
-    if language not in _COMMENTS or program is None:
+    certified = approximant.fixed_point
+    if language not in _COMMENTS or certified is None:
         raise ApproximationError(
             f"{language} source is in floating point, but the target {approximant.target.name}"
             " computes with integers: approximate for a floating-point target"
         )
     start, prefix, end = _COMMENTS[language]
     comment = "".join(f"{prefix}{line.replace('*/', '* /')}".rstrip() + "\n" for line in lines)
-    source: str = program.to_c(name) if language == "c" else program.to_python(name)
+    program = certified.program
+    source = program.to_c(name) if language == "c" else program.to_python(name)
     return start + comment + end + source
 
 

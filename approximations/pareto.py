@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 from odp.approximations.approximant import Approximant
-from odp.approximations.arithmetic import FLOAT64
+from odp.approximations.arithmetic import FLOAT64, FixedPointArithmetic
 from odp.approximations.choose import checked_domain, checked_tolerance
 from odp.approximations.errors import ApproximationError
 from odp.approximations.function import Function
@@ -66,8 +66,8 @@ def pareto(
     names = None if schemes is None else tuple(schemes)
     problem = SearchProblem(chosen, interval, tolerance, place, names, largest_cost=largest_cost)
     front: list[Approximant] = []
-    for found in _front(problem):
-        front.append(found.result())
+    for point in _points(problem):
+        front.append(point)
         if progress is not None:
             progress(front[-1])
         # The proof may be a little above the largest error seen, so this is not the search's own.
@@ -124,6 +124,15 @@ def _limits(
         return ends
     except ApproximationError:
         return []
+
+
+def _points(problem: SearchProblem) -> Iterator[Approximant]:
+    if isinstance(problem.target.arithmetic, FixedPointArithmetic):
+        from odp.approximations.fixed_point import answer
+
+        yield from answer.front(problem)
+    else:
+        yield from (found.result() for found in _front(problem))
 
 
 def _front(problem: SearchProblem) -> Iterator[Search]:

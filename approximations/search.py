@@ -246,7 +246,12 @@ class Search:
             absolute=measured.absolute,
             relative=measured.relative,
             limit=math.inf if self.mixed else self.error,
+            tolerance=self.mixed,
         )
+        if proof is not None:
+            unproven = problem.relative and proof.relative is None
+            over = self.mixed is not None and (proof.share is None or proof.share > 1)
+            proof = None if unproven or over else proof
         return Approximant(
             function=problem.function,
             domain=problem.domain,
@@ -267,4 +272,5 @@ class Search:
             ),
             relative=problem.relative,
             target=problem.target,
+            tolerance=problem.tolerance,
         )

@@ -32,6 +32,16 @@ def test_what_is_stored_is_what_is_loaded(room: Path) -> None:
     assert time.perf_counter() - started < 0.05
 
 
+def test_a_program_on_integers_is_kept_whole(room: Path) -> None:
+    target = get_target("fixed{scale=7}")
+    answer = approximate("sigmoid", (-4, 4), target=target)
+    assert answer.tolerance is not None
+    problem = SearchProblem(answer.function, answer.domain, answer.tolerance, target)
+    again = cache.load(problem, "cheapest")
+    assert again == answer
+    assert again is not None and again.fixed_point == answer.fixed_point
+
+
 def test_another_question_has_another_answer(room: Path) -> None:
     cache.store(PROBLEM, "cheapest", approximate("tanh", (-2, 2), error=1e-4))
     assert cache.load(PROBLEM, "sharpest") is None

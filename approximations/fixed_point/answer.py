@@ -1,0 +1,149 @@
+"""Answers of the search for targets whose numbers are integers at a scale."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+
+from odp.approximations.approximant import Approximant
+from odp.approximations.arithmetic import FixedPointArithmetic
+from odp.approximations.errors import ApproximationError
+from odp.approximations.fixed_point.certified import CertifiedProgram, rounding_limit
+from odp.approximations.fixed_point.choice import FixedPointChoice, best_fixed_point
+from odp.approximations.function import Function
+from odp.approximations.interval import Interval
+from odp.approximations.measure import measure, safe_interval
+from odp.approximations.search import SearchProblem
+from odp.approximations.target import Target
+
+__all__ = ["cheapest", "default_error", "front", "sharpest"]
+
+# Of what rounding the result alone costs: 1.05 is out of the reach of most cheap programs.
+_NEAR_LIMIT = 1.1
+
+
+def default_error(function: Function, domain: Interval, target: Target, relative: bool) -> float:
+    """The error that is asked for where the user names none: 1.1 times that of the rounded result.
+
+    Args:
+        function: what to approximate.
+        domain: where.
+        target: whose arithmetic is fixed point.
+        relative: whether the error is relative.
+    """
+    return _NEAR_LIMIT * rounding_limit(function, domain, _arithmetic(target).scale, relative)
+
+
+def cheapest(problem: SearchProblem) -> Approximant:
+    """The cheapest program within the budget, with the fewest guard bits, proven.
+
+    Raises:
+        ApproximationError: if there is none, or the budget has several parts.
+    """
+    if problem.tolerance.kind == "mixed":
+        raise ApproximationError(
+            f"{problem.function.name} on {problem.domain}: a fixed-point target takes one absolute"
+            f" or one relative error, not {problem.tolerance}"
+        )
+    return _approximant(problem, _choice(problem, problem.error))
+
+
+def sharpest(problem: SearchProblem) -> Approximant:
+    """The program with the smallest error at a cost of at most the problem's largest.
+
+    Raises:
+        ApproximationError: if no program is that cheap.
+    """
+    best: Approximant | None = None
+    for approximant in front(problem):
+        best = approximant
+    if best is None:
+        raise ApproximationError(
+            f"{problem.function.name} on {problem.domain}: no program at cost"
+            f" {problem.largest_cost:g} works in {problem.target.name}; allow more operations"
+        )
+    return best
+
+
+def front(problem: SearchProblem) -> Iterator[Approximant]:
+    """Programs of rising cost and falling error, up to the budget or the rounding of the result."""
+    arithmetic = _arithmetic(problem.target)
+    limit = rounding_limit(problem.function, problem.domain, arithmetic.scale, problem.relative)
+    scale = 1.0
+    if not problem.relative:
+        from odp.approximations.measure import measurement_grid
+
+        scale = measurement_grid(problem.function, problem.domain).scale
+    last = math.inf
+    error = scale
+    while error > limit:
+        try:
+            choice = _choice(problem, error)
+        except ApproximationError:
+            return
+        if choice.cost > problem.largest_cost * (1 + 1e-9):
+            return
+        approximant = _approximant(problem, choice)
+        if approximant.error < last:
+            yield approximant
+            last = approximant.error
+        if last <= _NEAR_LIMIT * limit or last <= problem.error:
+            return
+        # Half of what is left above the rounding of the result: about half a multiplication.
+        error = limit + max((last - limit) / 2, (_NEAR_LIMIT - 1) * limit)
+
+
+def _choice(problem: SearchProblem, error: float) -> FixedPointChoice:
+    arithmetic = _arithmetic(problem.target)
+    return best_fixed_point(
+        problem.function,
+        problem.domain,
+        scale=arithmetic.scale,
+        guard_bits=arithmetic.guard_bits,
+        error=error,
+        relative=problem.relative,
+        schemes=problem.schemes,
+        target=problem.target,
+    )
+
+
+def _arithmetic(target: Target) -> FixedPointArithmetic:
+    assert isinstance(target.arithmetic, FixedPointArithmetic)
+    return target.arithmetic
+
+
+def _approximant(problem: SearchProblem, choice: FixedPointChoice) -> Approximant:
+    certified = choice.certified
+    expression = certified.program.expression
+    measured = measure(expression, problem.function, problem.domain)
+    relative = certified.certificate.relative
+    return Approximant(
+        function=problem.function,
+        domain=problem.domain,
+        expression=expression,
+        scheme=choice.scheme,
+        parameters=choice.parameters,
+        description=f"{choice.description}, {_digits(certified)}",
+        absolute_error=certified.certificate.absolute,
+        relative_error=relative if math.isfinite(relative) else None,
+        error_kind="certified",
+        float32_error=measured.float32_absolute,
+        safe_interval=safe_interval(
+            expression, problem.function, problem.domain, measured, relative=problem.relative
+        ),
+        relative=problem.relative,
+        target=replace(
+            problem.target,
+            arithmetic=replace(
+                _arithmetic(problem.target), guard_bits=certified.program.guard_bits
+            ),
+        ),
+        tolerance=problem.tolerance,
+        fixed_point=certified,
+    )
+
+
+def _digits(certified: CertifiedProgram) -> str:
+    program = certified.program
+    return f"{program.scale} + {program.guard_bits} bits"
