@@ -77,8 +77,11 @@ class ArbFormula:
         """
         if not (self._extra and self._touches_zero(x[0])):
             return self._last(x)
-        # Every division by x - c takes a coefficient.
         terms = x.prec
+        if x[1].is_zero():
+            # A point: any direction shows the value there.
+            return arb_series([self(arb_series([x[0], arb(1)], max(terms, 2)))[0]], terms)
+        # Every division by x - c takes a coefficient.
         with _precision(flint.ctx.prec, terms + self._extra):
             longer = self._last(arb_series([x[0], x[1]], terms + self._extra))
             return arb_series([longer[k] for k in range(terms)], terms)

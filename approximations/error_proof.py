@@ -48,6 +48,7 @@ _BOXES_AT_ONCE = 512
 _WORK_PER_CALL, _WORK_PER_SERIES, _WORK_PER_BALL = 100, 100, 20
 _SERIES_LENGTH = 32
 _MOST_PARTS = 4
+_NARROW = 2.0**-12
 
 
 @contextmanager
@@ -74,7 +75,7 @@ class _Boxes:
     in_balls: NDArray[np.bool_]
     pending: NDArray[np.bool_]
 
-    def __getitem__(self, chosen: NDArray[np.bool_] | slice) -> _Boxes:
+    def __getitem__(self, chosen: NDArray[np.bool_] | NDArray[np.intp] | slice) -> _Boxes:
         return _Boxes(
             self.lo[chosen], self.hi[chosen], self.in_balls[chosen], self.pending[:, chosen]
         )
@@ -187,9 +188,10 @@ class ErrorProof:
         # One kind of error after the other, so that the first is not left for want of work.
         while boxes.pending.any():
             row = int(np.flatnonzero(boxes.pending.any(axis=1))[0])
-            chosen = boxes.pending[row].copy()
-            chosen[np.flatnonzero(chosen)[_BOXES_AT_ONCE:]] = False
-            now, later = boxes[chosen], boxes[np.logical_not(chosen)]
+            chosen = np.flatnonzero(boxes.pending[row])[:_BOXES_AT_ONCE]
+            others: NDArray[np.bool_] = np.ones(len(boxes), np.bool_)
+            others[chosen] = False
+            now, later = boxes[chosen], boxes[others]
             work -= self._cost(now)
             if work < 0:
                 failed |= boxes.pending.any(axis=1)
@@ -249,8 +251,9 @@ class ErrorProof:
                 found.truncation[row, models] = bounds.truncation
                 found.rounding[row, models] = bounds.rounding
         for index in np.flatnonzero(boxes.in_balls):
-            upper = self._ball_bounds(float(boxes.lo[index]), float(boxes.hi[index]))
+            upper, lower = self._ball_bounds(float(boxes.lo[index]), float(boxes.hi[index]))
             found.upper[:, index] = [upper[kind] for kind in kinds]
+            found.lower[:, index] = [lower[kind] for kind in kinds]
             found.truncation[:, index] = found.upper[:, index]
         return found
 
@@ -270,12 +273,16 @@ class ErrorProof:
                 assert self.tolerance is not None
                 yield share_bounds(error, exact, self.tolerance, middle, radius)
 
-    def _ball_bounds(self, lo: float, hi: float) -> dict[str, float]:
-        absolute, relative, smallest = self.balls(lo, hi)
-        upper = {"absolute": absolute, "relative": relative}
+    def _ball_bounds(self, lo: float, hi: float) -> tuple[dict[str, float], dict[str, float]]:
+        """Upper bounds of the errors on a box, and lower ones of their maxima, by kind."""
+        errors = self.balls(lo, hi)
+        upper = {"absolute": errors.absolute, "relative": errors.relative}
         if self.tolerance is not None:
-            upper["share"] = ball_share(self.tolerance, absolute, relative, smallest, lo, hi)
-        return upper
+            upper["share"] = ball_share(
+                self.tolerance, errors.absolute, errors.relative, errors.smallest, lo, hi
+            )
+        # The middle of a box around 0 is in the domain, also where the box reaches beyond it.
+        return upper, errors.middle._asdict() | {"share": 0.0}
 
     def _smaller(
         self, boxes: _Boxes, found: ErrorBounds, goal: Array
@@ -284,6 +291,9 @@ class ErrorProof:
         result: list[_Boxes] = [boxes[:0]]
         stuck = np.zeros(goal.size, np.bool_)
         rounded = np.isfinite(found.upper) & (found.truncation <= found.rounding)
+        # A kink, or a branch point that nobody declared: its values may still be enclosed.
+        narrow = boxes.hi - boxes.lo <= self.domain.width * _NARROW
+        rounded |= ~np.isfinite(found.upper) & narrow
         rounded &= boxes.pending & ~boxes.in_balls
         room = np.maximum(goal[:, None] - found.lower - found.truncation, goal[:, None] * 0.003)
         excess = np.where(boxes.pending, found.truncation / room, 0.0)

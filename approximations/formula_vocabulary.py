@@ -168,7 +168,8 @@ def checked(build: Callable[[], Any], text: str) -> Any:
         raise ApproximationError(f"formula {text}: sympy cannot evaluate it ({reason})") from None
     if value.has(sympy.zoo, sympy.nan, sympy.oo, -sympy.oo):
         raise ApproximationError(f"formula {text}: a part of it is not finite, as 1/0 or log(0)")
-    if value.has(sympy.I):
+    constants = (part for part in value.atoms(sympy.Pow, sympy.Function) if part.is_number)
+    if value.has(sympy.I) or any(part.is_extended_real is False for part in constants):
         raise ApproximationError(
             f"formula {text}: a constant in it is complex; only real functions can be approximated"
         )

@@ -163,7 +163,8 @@ def _value_or_limit(evaluator: Callable[[Any], Any], point: Any) -> Any:
     import mpmath
 
     try:
-        value = evaluator(point)
+        # Maxima of whole numbers are whole numbers.
+        value = mpmath.mpmathify(evaluator(point))
         if not mpmath.isnan(value):
             return value
     except ZeroDivisionError:

@@ -147,19 +147,20 @@ class _Builder:
     def _number(self, node: ast.Constant) -> Any:
         import sympy
 
-        if type(node.value) not in (int, float):
-            kind = "complex number" if isinstance(node.value, complex) else "constant"
-            self._refuse(node, f"the {kind} {quoted(repr(node.value))} is no real number")
-        digits = ast.get_source_segment(self.text, node) or repr(node.value)
+        value = node.value
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            kind = "complex number" if isinstance(value, complex) else "constant"
+            self._refuse(node, f"the {kind} {quoted(repr(value))} is no real number")
+        digits = ast.get_source_segment(self.text, node) or repr(value)
         if len(digits) > _LONGEST_NUMBER:
             self._refuse(node, f"a number has more than {_LONGEST_NUMBER} characters")
-        if isinstance(node.value, int):
-            return sympy.Integer(node.value)
-        # Of what float64 represents; a decimal itself may stand for an integer of any length.
-        if not (node.value == 0 or 1e-300 <= node.value <= 1e300):
+        if isinstance(value, int):
+            return sympy.Integer(value)
+        # A decimal of few characters may stand for an integer of a billion digits.
+        if value and not 1e-300 <= value <= 1e300:
             self._refuse(node, f"the number {digits} is beyond what float64 represents")
-        value = Fraction(digits) if node.value else Fraction(0)
-        return sympy.Rational(value.numerator, value.denominator)
+        number = Fraction(digits) if value else Fraction(0)
+        return sympy.Rational(number.numerator, number.denominator)
 
     def _name(self, node: ast.Name) -> Any:
         import sympy
