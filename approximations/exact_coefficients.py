@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from fractions import Fraction
 
+from odp.approximations.fit_coefficients import monomials, numerator_series
 from odp.approximations.fit_problem import FitProblem, TypeFit
 
 __all__ = ["chebyshev_series", "exact_coefficients"]
@@ -61,10 +62,10 @@ def _in_u(problem: FitProblem, fit: TypeFit) -> tuple[Coefficients, Coefficients
     if not fit.n:
         unit = Fraction(fit.denominator[0])
         if problem.gaps:
-            return [Fraction(c) for c in problem.monomials(fit)[0].tolist()], [Fraction(1)]
+            return [Fraction(c) for c in monomials(problem, fit)[0].tolist()], [Fraction(1)]
         free = _affine([c / unit for c in _fractions(fit.numerator.tolist())], lo, hi)
         return [problem.fixed[k] for k in range(problem.leading_fixed)] + free, [Fraction(1)]
-    numerator = _fractions(problem.numerator_series(fit).tolist())
+    numerator = _fractions(numerator_series(problem, fit).tolist())
     denominator = _fractions(fit.denominator.tolist())
     if math.isfinite(fit.scale):
         ends = [Fraction(bound) for bound in problem.moebius_bounds(fit.scale)]

@@ -18,7 +18,6 @@ from fractions import Fraction
 from typing import Literal
 
 import numpy as np
-from numpy.polynomial import Chebyshev, Polynomial
 from numpy.polynomial import chebyshev as series
 from numpy.typing import NDArray
 
@@ -26,7 +25,7 @@ from odp.approximations.errors import ApproximationError
 from odp.approximations.expression import variable
 from odp.approximations.function import Function
 from odp.approximations.interval import Interval
-from odp.approximations.polynomials import Variable, chebyshev_nodes, full_length
+from odp.approximations.polynomials import Variable, chebyshev_nodes
 from odp.approximations.remez import Problem
 
 __all__ = ["FitProblem", "Parity", "TypeFit", "Weigh"]
@@ -197,6 +196,16 @@ class FitProblem:
         """
         return not (self.gaps and self.variable.lo < 0 < self.variable.hi)
 
+    @property
+    def forced_error(self) -> float:
+        """The weighted error at 0 that a fixed value there leaves; 0 if there is none."""
+        if 0 not in self.fixed or self.odd or not self.domain.contains(0.0):
+            return 0.0
+        zero = np.zeros(1)
+        exact = self.function.numpy(zero)
+        error = np.abs(float(self.fixed[0]) - exact) * self.weigh(zero, exact)
+        return float(error[0])
+
     def system(self, m: int, n: int, scale: float, count: int) -> Problem | None:
         """Bases, values and weights of type (m, n) at `count` points or more, ascending in u.
 
@@ -318,7 +327,7 @@ class FitProblem:
             )
         if m == 0:
             return None
-        origin, lowered_there = self._origin(scale, n - m)
+        origin, lowered_there = self.origin(scale, n - m)
         there = series.chebvander(np.array([origin]), n)
         numerator = (lowered * (s - origin))[:, None] * basis[:, :m]
         offset = float(self.fixed[0]) * (lowered / lowered_there)[:, None] * there
@@ -326,7 +335,7 @@ class FitProblem:
         weight = weight * np.where(s < origin, -1.0, 1.0)
         return Problem(numerator, basis[:, : n + 1], target, weight, np.asarray(offset))
 
-    def _origin(self, scale: float, power: int) -> tuple[float, float]:
+    def origin(self, scale: float, power: int) -> tuple[float, float]:
         """U = 0 as a normalised point, and ``(1 - t)^power`` there."""
         v = self.variable
         if not math.isfinite(scale):
@@ -348,47 +357,6 @@ class FitProblem:
         """Largest |u|."""
         return max(abs(self.variable.lo), abs(self.variable.hi))
 
-    def numerator_series(self, fit: TypeFit) -> Array:
-        """The whole numerator as a Chebyshev series, what is fixed of it included."""
-        if not self.fixed or not fit.n:
-            return fit.numerator
-        origin, lowered = self._origin(fit.scale, fit.n - fit.m)
-        whole = series.chebmul(fit.numerator, [-origin, 1.0])
-        value = float(self.fixed[0]) * float(series.chebval(origin, fit.denominator)) / lowered
-        return full_length(series.chebadd(whole, [value]), fit.m + 1)
-
-    def monomials(self, fit: TypeFit) -> tuple[Array, Array]:
-        """Ascending coefficients in u of numerator and denominator, as the fit scales them."""
-        v = self.variable
-        if fit.exact is not None:
-            unit = fit.exact[1][-1]
-            exact_p, exact_q = (np.array([float(c / unit) for c in part]) for part in fit.exact)
-            return exact_p, exact_q
-        if not fit.n:
-            return self._polynomial_monomials(fit), np.ones(1)
-        numerator, denominator = self.numerator_series(fit), fit.denominator
-        if not math.isfinite(fit.scale):
-            return v.monomials(numerator), v.monomials(denominator)
-        lo, hi = self.moebius_bounds(fit.scale)
-        origin = min(v.lo, 0.0)
-        p = _moebius_to_monomials(numerator, lo, hi, origin, fit.scale)
-        q = _moebius_to_monomials(denominator, lo, hi, origin, fit.scale)
-        return p * (2 * fit.scale) ** (fit.n - fit.m), q
-
-    def _polynomial_monomials(self, fit: TypeFit) -> Array:
-        p = fit.numerator / fit.denominator[0]
-        if not self.fixed:
-            return self.variable.monomials(p)
-        whole = np.zeros(fit.m + 1)
-        if self.gaps:
-            free = [k for k in range(fit.m + 1) if k not in self.fixed]
-            whole[free] = p / self.variable_magnitude ** np.array(free, dtype=np.float64)
-        else:
-            whole[self.leading_fixed :] = self.variable.monomials(p)
-        for power, value in self.fixed.items():
-            whole[power] = float(value)
-        return whole
-
     def moebius_bounds(self, scale: float) -> tuple[float, float]:
         """The range of (w - g)/(w + g), w being u from the lower end of its range or from 0."""
         origin = min(self.variable.lo, 0.0)
@@ -397,17 +365,3 @@ class FitProblem:
             for w in (self.variable.lo, self.variable.hi)
         )
         return lo, hi
-
-
-def _moebius_to_monomials(
-    coefficients: Array, lo: float, hi: float, origin: float, scale: float
-) -> Array:
-    """(w + g)^n C((w - g)/(w + g)) as ascending coefficients in u = w + origin."""
-    t_series = Chebyshev(coefficients, domain=[lo, hi]).convert(kind=Polynomial, domain=[-1, 1])
-    in_t = full_length(t_series.coef, len(coefficients))
-    n = len(in_t) - 1
-    minus, plus = Polynomial([-scale - origin, 1.0]), Polynomial([scale - origin, 1.0])
-    total = Polynomial([0.0])
-    for power, coefficient in enumerate(in_t):
-        total = total + coefficient * minus**power * plus ** (n - power)
-    return full_length(total.coef, n + 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -24,7 +25,7 @@ FINE_POINTS = 2400
 
 _START_POINTS = 200
 # From here on more digits are worth their time.
-_PRECISE = 1 + 1e-3
+_PRECISE = 1 + 2e-4
 _TINY = 1e-7
 # A linearised start is within this factor of the minimax error of its type.
 _HOPELESS = 50.0
@@ -62,7 +63,8 @@ def fit_type(
     best = _refined(problem, best)
     if best.error > _PRECISE * best.bound and problem.alternates:
         best = precise_exchange(problem, best, FINE_POINTS)
-    return best
+    forced = problem.forced_error
+    return replace(best, error=max(best.error, forced), bound=max(best.bound, forced))
 
 
 def _tiny(problem: FitProblem, fit: TypeFit) -> bool:
@@ -80,9 +82,7 @@ def _better(best: TypeFit | None, fit: TypeFit) -> TypeFit:
 
 
 def _with_bound(fit: TypeFit, bound: float) -> TypeFit:
-    return TypeFit(
-        fit.m, fit.n, fit.scale, fit.numerator, fit.denominator, fit.error, min(bound, fit.error)
-    )
+    return replace(fit, bound=min(bound, fit.error))
 
 
 def _exchanged(problem: FitProblem, m: int, n: int, wanted: float) -> Iterator[TypeFit]:
@@ -138,6 +138,4 @@ def _refined(problem: FitProblem, fit: TypeFit) -> TypeFit:
         return TypeFit(fit.m, fit.n, fit.scale, level.p, level.q, level.error, known)
     if not math.isfinite(error):
         return fit
-    return TypeFit(
-        fit.m, fit.n, fit.scale, fit.numerator, fit.denominator, error, min(fit.bound, error)
-    )
+    return replace(fit, error=error, bound=min(fit.bound, error))

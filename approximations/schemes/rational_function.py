@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from odp.approximations.approximant import Parameters
 from odp.approximations.exact_coefficients import chebyshev_series
 from odp.approximations.expression import Expression, constant, variable
+from odp.approximations.fit_coefficients import monomials
 from odp.approximations.fit_problem import WIDE_RATIO, FitProblem, Parity, TypeFit
 from odp.approximations.polynomials import (
     CoefficientRangeError,
@@ -98,7 +99,7 @@ class RationalProblem(FitProblem):
                 continue
             try:
                 if self.slope and fit.m == 1 and form == "raw":
-                    constant_term, leading = self.monomials(fit)[0].tolist()
+                    constant_term, leading = monomials(self, fit)[0].tolist()
                     expression = horner([constant_term, float(self.slope), leading], variable("x"))
                 else:
                     expression = self._whole(self._polynomial(fit, form), constant(1))
@@ -113,11 +114,11 @@ class RationalProblem(FitProblem):
     def _polynomial(self, fit: TypeFit, form: str) -> Expression:
         v = self.variable
         if self.gaps:
-            return horner(self.monomials(fit)[0].tolist(), v.base)
+            return horner(monomials(self, fit)[0].tolist(), v.base)
         p = fit.numerator / fit.denominator[0]
         if fit.exact is not None:
             if form == "raw":
-                return horner(self.monomials(fit)[0].tolist(), v.base)
+                return horner(monomials(self, fit)[0].tolist(), v.base)
             unit = fit.exact[1][0]
             exact = [c / unit for c in fit.exact[0]]
             p = np.array(chebyshev_series(exact, Fraction(v.lo), Fraction(v.hi)))
@@ -181,7 +182,7 @@ class RationalProblem(FitProblem):
         Raises:
             CoefficientRangeError: if that coefficient is zero, or one is not finite.
         """
-        numerator, denominator = self.monomials(fit)
+        numerator, denominator = monomials(self, fit)
         unit = denominator[0 if self.fixed else -1]
         if unit == 0 or not np.isfinite([*numerator, *denominator]).all():
             raise CoefficientRangeError("the denominator has a lower degree than its type")
