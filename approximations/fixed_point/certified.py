@@ -11,8 +11,10 @@ import numpy as np
 from odp.approximations.certify import certify
 from odp.approximations.errors import ApproximationError
 from odp.approximations.expression import Expression
+from odp.approximations.fixed_point.coefficient_search import round_jointly
+from odp.approximations.fixed_point.digits import extra_digits, sample_points
 from odp.approximations.fixed_point.enumeration import enumerable, exhaustive_error
-from odp.approximations.fixed_point.lowering import lower_expression, sample_points
+from odp.approximations.fixed_point.lowering import lower_expression
 from odp.approximations.fixed_point.program import FixedPointProgram
 from odp.approximations.fixed_point.refusal import FixedPointRefusal
 from odp.approximations.fixed_point.rounding_analysis import RoundingAnalysis, analyse
@@ -120,6 +122,7 @@ def lower(
     error: float | None = None,
     width: int | None = None,
     proof: Proof | None = None,
+    search: bool = False,
 ) -> CertifiedProgram:
     """The integer program of an expression and the proof of its error, or why there is none.
 
@@ -138,6 +141,8 @@ def lower(
         width: bits of the integers that the program will run in, with the sign; None for any.
         proof: None means analysis, and enumeration only where that does not prove `error` and
             there are at most 2^21 inputs.
+        search: round all constants together (see `round_jointly`), which is closer than rounding
+            each by itself; with enough guard bits that no longer shows.
 
     Raises:
         FixedPointRefusal: if the program diverges, may overflow or divide by zero, has too large
@@ -147,14 +152,21 @@ def lower(
     kind = function.relative if relative is None else relative
     where = f"{function.name} on {domain} at scale {scale} with {guard_bits} guard bits"
     try:
+        chosen = expression
+        if search:
+            extra = {} if uniform else extra_digits(expression, domain, relative=kind)
+            chosen = round_jointly(
+                expression, function, domain, scale + guard_bits, extra=extra, relative=kind
+            ).expression
         program = lower_expression(
-            expression,
+            chosen,
             domain,
             scale=scale,
             guard_bits=guard_bits,
             input_scale=input_scale,
             uniform=uniform,
             relative=kind,
+            round_constants=not search,
         )
     except FixedPointRefusal as refusal:
         raise FixedPointRefusal(f"{where}: {refusal}", refusal.reason) from None
@@ -167,7 +179,8 @@ def lower(
         )
     real = sampled_error(expression, function, domain, relative=kind)
     limit = rounding_limit(function, domain, scale, kind)
-    allowed = _DIVERGED * (real + limit) if error is None else error
+    diverged = _DIVERGED * (real + limit)
+    allowed = diverged if error is None or math.isinf(error) else error
     certificate: FixedPointCertificate | None = None
     if proof != "enumeration" and analysis is not None:
         certificate = by_analysis(program, analysis, function, domain, relative=kind)
@@ -184,7 +197,7 @@ def lower(
         raise FixedPointRefusal(f"{where}: the error could not be proven", "not proven")
     reached = certificate.error(kind)
     if not reached <= allowed:
-        if error is None:
+        if reached > diverged:
             raise FixedPointRefusal(
                 f"{where}: diverges: the error is {reached:.2g}, in real arithmetic {real:.2g}; use"
                 " more guard bits or another scheme",

@@ -73,6 +73,8 @@ def best_fixed_point(
     input_scale: int | None = None,
     uniform: bool = False,
     width: int | None = 64,
+    parameters: Parameters | None = None,
+    largest_cost: float = math.inf,
 ) -> FixedPointChoice:
     """The cheapest program on integers that keeps an error, proven with all of its rounding.
 
@@ -92,6 +94,8 @@ def best_fixed_point(
         input_scale: of the inputs; None means `scale`.
         uniform: whether all intermediates have the one scale; see `lower_expression`.
         width: bits of the integers that the program runs in, with the sign; None for any.
+        parameters: of the one scheme, fixed by the user.
+        largest_cost: expressions dearer than this are not wanted.
 
     Raises:
         ApproximationError: if the error is below what rounding the result costs, or no scheme
@@ -108,7 +112,12 @@ def best_fixed_point(
     limit = rounding_limit(chosen, interval, scale, kind)
     where = f"{chosen.name} on {interval} at scale {scale}"
     goal = _NEAR_LIMIT * limit if error is None else float(error)
-    if not goal > limit or not math.isfinite(goal):
+    if math.isinf(limit):
+        raise ApproximationError(
+            f"{where}: the function has a zero there, so no relative error can be kept; ask for an"
+            " absolute one"
+        )
+    if not goal > limit:
         raise ApproximationError(
             f"{where}: no program has {'relative' if kind else 'absolute'} error {goal:.3g}:"
             f" rounding the result alone costs {limit:.3g}; use a larger scale"
@@ -120,7 +129,9 @@ def best_fixed_point(
     for share in _SHARES:
         closeness = share * (goal - limit)
         tolerance = Tolerance(relative=closeness) if kind else Tolerance(absolute=closeness)
-        problem = SearchProblem(chosen, interval, tolerance, place, schemes)
+        problem = SearchProblem(
+            chosen, interval, tolerance, place, schemes, parameters or Parameters(), largest_cost
+        )
         for candidate, scheme in _proposals(problem):
             try:
                 certified = trial.fewest_guard_bits(candidate.expression)
@@ -179,7 +190,12 @@ class _Trial:
     width: int | None
 
     def certify(
-        self, expression: Expression, guard_bits: int, proof: Proof | None = None
+        self,
+        expression: Expression,
+        guard_bits: int,
+        proof: Proof | None = None,
+        *,
+        search: bool = False,
     ) -> CertifiedProgram:
         """The program with so many guard bits.
 
@@ -198,6 +214,7 @@ class _Trial:
             error=self.goal,
             width=self.width,
             proof=proof,
+            search=search,
         )
 
     def fewest_guard_bits(self, expression: Expression) -> CertifiedProgram:
@@ -207,7 +224,12 @@ class _Trial:
             FixedPointRefusal: if no number of them does.
         """
         if self.guard_bits is not None:
-            return self.certify(expression, self.guard_bits)
+            try:
+                return self.certify(expression, self.guard_bits)
+            except FixedPointRefusal as refusal:
+                if refusal.reason != "error too large":
+                    raise
+                return self.certify(expression, self.guard_bits, search=True)
         found = self.certify(expression, self._enough(expression))
         if not enumerable(found.program):
             return found

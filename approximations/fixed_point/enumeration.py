@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from odp.approximations.errors import ApproximationError
+from odp.approximations.fixed_point.digits import input_range
 from odp.approximations.fixed_point.enclosed_values import enclosed_values
 from odp.approximations.fixed_point.program import FixedPointProgram
 from odp.approximations.function import Function
@@ -80,8 +81,6 @@ def exhaustive_error(
     >>> error.inputs, 0.018 < error.absolute < 0.024
     (257, True)
     """
-    from odp.approximations.fixed_point.lowering import input_range
-
     lowest, highest = program.lowest, program.highest
     if domain is not None:
         lower, upper = input_range(domain, program.input_scale)

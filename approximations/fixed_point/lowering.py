@@ -10,16 +10,13 @@ its k digits more, and a large divisor fewer, without an operation at run time: 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from fractions import Fraction
-
-import numpy as np
-from numpy.typing import NDArray
 
 from odp.approximations.algebra import Algebra, OperatorAlgebra
 from odp.approximations.errors import ApproximationError
 from odp.approximations.expression import Expression, constant, variable
+from odp.approximations.fixed_point.digits import extra_digits, input_range
 from odp.approximations.fixed_point.program import (
     FixedPointProgram,
     Step,
@@ -29,150 +26,15 @@ from odp.approximations.fixed_point.program import (
 from odp.approximations.fixed_point.refusal import FixedPointRefusal
 from odp.approximations.interval import Interval
 
-__all__ = [
-    "extra_digits",
-    "input_range",
-    "lower_expression",
-    "replace_constants",
-    "round_to_scale",
-    "sample_points",
-    "sensitivities",
-]
-
-Array = NDArray[np.float64]
-
-_SAMPLES = 513
-# Beyond this the expression is close to a pole: refusing is up to the analysis.
-_MOST_DIGITS = 40
-
-
-def input_range(domain: Interval, input_scale: int) -> tuple[int, int]:
-    """The smallest and largest integer whose value lies in `domain`.
-
-    Raises:
-        ApproximationError: if there are not two of them, or a bound is infinite.
-
-    >>> input_range(Interval(0.01, 100), 7)
-    (2, 12800)
-    """
-    if not domain.is_finite:
-        raise ApproximationError(f"fixed point on {domain}: give finite bounds")
-    unit = Fraction(2) ** -input_scale
-    lowest = math.ceil(Fraction(domain.lo) / unit)
-    highest = math.floor(Fraction(domain.hi) / unit)
-    if lowest >= highest:
-        raise ApproximationError(
-            f"fixed point on {domain}: fewer than two multiples of 2^-{input_scale} lie there;"
-            " use a larger input scale"
-        )
-    return lowest, highest
-
-
-def sample_points(domain: Interval) -> Array:
-    """About a thousand points of a domain, denser at its ends and at its small end."""
-    lo, hi = domain.lo, domain.hi
-    parts = [(lo + hi) / 2 - (hi - lo) / 2 * np.cos(np.linspace(0.0, math.pi, _SAMPLES))]
-    if not domain.contains(0.0):
-        near, far = sorted((abs(lo), abs(hi)))
-        parts.append(math.copysign(1.0, lo) * np.geomspace(near, far, _SAMPLES))
-    return np.unique(np.clip(np.concatenate(parts), lo, hi))
-
-
-def sensitivities(
-    expression: Expression, x: Array
-) -> tuple[dict[Expression, Array], dict[Expression, Array]]:
-    """The value of every node of an expression at points, and the derivative by every node.
-
-    Args:
-        expression: in the variable ``x``.
-        x: points, shape (points,).
-
-    Returns:
-        For every node two arrays of that shape: its value, and by how much the result changes with
-        a change of that node alone (reverse accumulation in float64).
-    """
-    nodes = expression.nodes()
-    values: dict[Expression, Array] = {}
-    adjoint: dict[Expression, Array] = {}
-    with np.errstate(all="ignore"):
-        for node in nodes:
-            if node.op == "variable":
-                values[node] = x
-            elif node.op == "constant":
-                values[node] = np.full_like(x, float(node.value))
-            else:
-                a, b = (values[operand] for operand in node.operands)
-                values[node] = _OPERATIONS[node.op](a, b)
-            adjoint[node] = np.zeros_like(x)
-        adjoint[expression] = np.ones_like(x)
-        for node in reversed(nodes):
-            if not node.operands:
-                continue
-            left, right = node.operands
-            here = adjoint[node]
-            if node.op == "mul":
-                adjoint[left] = adjoint[left] + here * values[right]
-                adjoint[right] = adjoint[right] + here * values[left]
-            elif node.op == "div":
-                quotient = here / values[right]
-                adjoint[left] = adjoint[left] + quotient
-                adjoint[right] = adjoint[right] - quotient * values[node]
-            else:
-                adjoint[left] = adjoint[left] + here
-                adjoint[right] = adjoint[right] + (here if node.op == "add" else -here)
-    return values, adjoint
-
-
-_OPERATIONS: dict[str, Callable[[Array, Array], Array]] = {
-    "add": np.add,
-    "sub": np.subtract,
-    "mul": np.multiply,
-    "div": np.divide,
-}
-
-
-def extra_digits(
-    expression: Expression, domain: Interval, *, relative: bool
-) -> dict[Expression, int]:
-    """The digits e that every node of an adapted program has beyond the guard bits.
-
-    Args:
-        expression: in the variable ``x``.
-        domain: where it is used.
-        relative: whether the relative error of the result counts; a rounding may then move the
-            result the more the larger it is.
-
-    Raises:
-        ApproximationError: if the expression or a derivative of it is not finite on the domain.
-    """
-    values, derivatives = sensitivities(expression, sample_points(domain))
-    with np.errstate(all="ignore"):
-        size = np.abs(values[expression])
-        weight = size.min() / size if relative else np.ones_like(size)
-        digits: dict[Expression, int] = {}
-        for node in values:
-            effect = float((np.abs(derivatives[node]) * weight).max())
-            largest = float(np.abs(values[node]).max())
-            if not (math.isfinite(effect) and math.isfinite(largest)):
-                raise ApproximationError(
-                    f"fixed point on {domain}: the expression or its derivative is not finite there"
-                )
-            # A self-correcting iteration hardly feels a rounding of its start, but only while
-            # that is small: as many significant digits as the result has are kept.
-            wanted = max(_binary_logarithm(effect), -_binary_logarithm(largest))
-            digits[node] = max(-_MOST_DIGITS, min(_MOST_DIGITS, wanted))
-    return digits
-
-
-def _binary_logarithm(size: float) -> int:
-    """Rounded up; far below everything for 0."""
-    return math.ceil(math.log2(size)) if size else -_MOST_DIGITS
+__all__ = ["lower_expression", "replace_constants", "round_to_scale", "shift_constants"]
 
 
 def round_to_scale(
     expression: Expression, digits: int, extra: Mapping[Expression, int] | None = None
 ) -> Expression:
     """The expression with every constant rounded to a multiple of ``2^-(digits + e)``, ties up.
+
+    Powers of two that something is multiplied or divided by stay as they are: they are shifts.
 
     Args:
         expression: in the variable ``x``.
@@ -185,12 +47,24 @@ def round_to_scale(
     >>> round_to_scale(variable("x") * 0.3, 4)
     Expression(x * 0.3125)
     """
+    shifts = shift_constants(expression)
     replacements = {
         node.value: _nearest(node.value, digits + (extra or {}).get(node, 0))
         for node in expression.nodes()
-        if node.op == "constant"
+        if node.op == "constant" and node not in shifts
     }
     return replace_constants(expression, replacements)
+
+
+def shift_constants(expression: Expression) -> set[Expression]:
+    """The powers of two that something is multiplied or divided by."""
+    return {
+        operand
+        for node in expression.nodes()
+        for position, operand in enumerate(node.operands)
+        if operand.op == "constant" and _power_of_two(operand.value) is not None
+        if node.op == "mul" or (node.op == "div" and position == 1)
+    }
 
 
 def _nearest(value: Fraction, digits: int) -> Fraction:
@@ -226,6 +100,7 @@ def lower_expression(
     input_scale: int | None = None,
     uniform: bool = False,
     relative: bool = False,
+    round_constants: bool = True,
 ) -> FixedPointProgram:
     """The integer program of an expression, in the expression's own order of operations.
 
@@ -241,6 +116,7 @@ def lower_expression(
         uniform: every product, quotient and constant at scale + guard_bits; otherwise each of them
             has as many digits as its effect on the result asks for.
         relative: for programs that are not uniform: whether relative errors count.
+        round_constants: False if the constants have been rounded already.
 
     Raises:
         ApproximationError: for scales that are negative, an expression that is not one in x or not
@@ -263,11 +139,14 @@ def lower_expression(
         raise ApproximationError("fixed point: only expressions in the variable x can be lowered")
     lowest, highest = input_range(domain, own_scale)
     digits = scale + guard_bits
-    extra = {} if uniform else extra_digits(expression, domain, relative=relative)
-    rounded = round_to_scale(expression, digits, extra)
-    if not uniform:
-        # A constant that rounds to 0 or 1 takes its operation with it: nodes are others now.
-        extra = extra_digits(rounded, domain, relative=relative)
+    rounded = expression
+    if round_constants:
+        extra = {} if uniform else extra_digits(expression, domain, relative=relative)
+        rounded = round_to_scale(expression, digits, extra)
+    elif any(c.value.denominator & (c.value.denominator - 1) for c in expression.nodes()):
+        raise ApproximationError("fixed point: a constant is not an integer at any scale 2^s")
+    # A constant that rounds to 0 or 1 takes its operation with it: nodes are others now.
+    extra = {} if uniform else extra_digits(rounded, domain, relative=relative)
     lowering = _Lowering(digits, own_scale, extra)
     lowering.write(rounded, scale)
     return FixedPointProgram(

@@ -186,7 +186,7 @@ class FixedPointProgram:
             n = shift_to_nearest_fraction(Fraction(x), self.input_scale)
             return Fraction(int(self.integers(n))) / 2**self.scale
         points = np.asarray(x, dtype=np.float64)
-        nearest = np.floor(np.ldexp(points, self.input_scale) + 0.5)
+        nearest = np.asarray(np.floor(np.ldexp(points, self.input_scale) + 0.5))
         if not np.isfinite(nearest).all() or (np.abs(nearest) >= 2.0**62).any():
             raise ApproximationError("an input of the fixed-point program is not a finite number")
         result = self.integers(nearest.astype(np.int64)).astype(np.float64)
