@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from odp.approximations.expression import Expression
 from odp.approximations.function import Function
 
-__all__ = ["ORDER", "BallBounds", "PointErrors"]
+__all__ = ["ORDER", "BallBounds", "BoxErrors", "PointErrors"]
 
 ORDER = 11
 """Degree at which a series of errors is cut off."""
@@ -39,6 +39,25 @@ class PointErrors(NamedTuple):
 
     absolute: float
     relative: float
+
+
+class BoxErrors(NamedTuple):
+    """The errors on a box; what could not be proven is infinite, or 0 for a lower bound.
+
+    Attributes:
+        absolute: upper bound of the absolute error.
+        relative: upper bound of the relative error.
+        smallest: lower bound of the function's magnitude.
+        middle: lower bounds of the errors in the middle.
+    """
+
+    absolute: float
+    relative: float
+    smallest: float
+    middle: PointErrors
+
+
+_NOTHING = PointErrors(0.0, 0.0)
 
 
 class BallBounds:
@@ -68,12 +87,8 @@ class BallBounds:
         )
         self.relative = relative
 
-    def __call__(self, lo: float, hi: float) -> tuple[float, float, float]:
-        """Upper bounds of the absolute and relative error, and a lower one of |f|, on a box.
-
-        Infinite (0 for |f|) where nothing is proven; the relative error is not asked for at all
-        unless it was wanted.
-        """
+    def __call__(self, lo: float, hi: float) -> BoxErrors:
+        """The errors on a box; relative ones are infinite unless they were wanted."""
         from flint import arb, arb_series
 
         from odp.approximations.arb_elementary import NoEnclosure
@@ -91,13 +106,17 @@ class BallBounds:
             error_at = self.expression(point) - exact_at
             bound = _range(error_at, error, 0)
             smallest = _down(exact[0].abs_lower())
+            seen = PointErrors(_down(error_at[0].abs_lower()), 0.0)
             if not self.relative or not math.isfinite(bound):
-                return bound, math.inf, smallest
+                return BoxErrors(bound, math.inf, smallest, seen)
             if middle == 0.0 and self.function.parity == "odd":
-                return bound, _at_zero(error_at, error, exact_at, exact), 0.0
+                relative, least = _at_zero(error_at, error, exact_at, exact)
+                return BoxErrors(bound, relative, 0.0, PointErrors(seen.absolute, least))
             if exact[0].contains(0):
-                return bound, math.inf, 0.0
-            return bound, _range(error_at / exact_at, error / exact, 0), smallest
+                return BoxErrors(bound, math.inf, 0.0, seen)
+            ratio = error_at / exact_at
+            seen = PointErrors(seen.absolute, _down(ratio[0].abs_lower()))
+            return BoxErrors(bound, _range(ratio, error / exact, 0), smallest, seen)
         except (NoEnclosure, ValueError, ZeroDivisionError):
             return self._without_series(lo, hi)
 
@@ -111,9 +130,9 @@ class BallBounds:
             exact = self.evaluator(arb_series([arb(x)], 1))[0]
             error = self.expression(arb(x)) - exact
         except (NoEnclosure, ValueError, ZeroDivisionError):
-            return PointErrors(0.0, 0.0)
+            return _NOTHING
         if not error.is_finite():
-            return PointErrors(0.0, 0.0)
+            return _NOTHING
         relative = 0.0 if exact.contains(0) else _down((error / exact).abs_lower())
         return PointErrors(_down(error.abs_lower()), relative)
 
@@ -124,7 +143,7 @@ class BallBounds:
         exact = self.evaluator(arb_series([arb(x)], 1))[0]
         return _up((self.expression(arb(x)) - exact).abs_upper())
 
-    def _without_series(self, lo: float, hi: float) -> tuple[float, float, float]:
+    def _without_series(self, lo: float, hi: float) -> BoxErrors:
         """Next to a branch point at the end of the natural domain: values only."""
         from flint import arb
 
@@ -134,23 +153,27 @@ class BallBounds:
             exact = enclosure(self.function, lo, hi)
             value = self.expression(arb(lo).union(arb(hi)))
         except NoEnclosure:
-            return math.inf, math.inf, 0.0
+            return BoxErrors(math.inf, math.inf, 0.0, _NOTHING)
         error = value - exact
         bound = _up(error.abs_upper())
         if not self.relative or exact.contains(0):
-            return bound, math.inf, _down(exact.abs_lower())
-        return bound, _up((error / exact).abs_upper()), _down(exact.abs_lower())
+            return BoxErrors(bound, math.inf, _down(exact.abs_lower()), _NOTHING)
+        relative = _up((error / exact).abs_upper())
+        return BoxErrors(bound, relative, _down(exact.abs_lower()), _NOTHING)
 
 
-def _at_zero(error_at: Any, error: Any, exact_at: Any, exact: Any) -> float:
-    """The relative error around a common zero at 0: both series divided by x."""
+def _at_zero(error_at: Any, error: Any, exact_at: Any, exact: Any) -> tuple[float, float]:
+    """The relative error around a common zero at 0, both series divided by x: bounded and at 0."""
     if not (error_at[0].is_zero() and exact_at[0].is_zero()):
-        return math.inf
+        return math.inf, 0.0
     numerator = _range(error_at, error, 1)
     slope = exact_at[1].abs_lower()
     variation = sum((exact_at[k].abs_upper() for k in range(2, ORDER)), exact[ORDER].abs_upper())
     smallest = _down(slope - variation)
-    return math.nextafter(numerator / smallest, math.inf) if smallest > 0 else math.inf
+    if smallest <= 0:
+        return math.inf, 0.0
+    upper = math.nextafter(numerator / smallest, math.inf)
+    return upper, _down((error_at[1] / exact_at[1]).abs_lower())
 
 
 @lru_cache(maxsize=8)
