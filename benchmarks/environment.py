@@ -9,7 +9,19 @@ from pathlib import Path
 
 __all__ = ["environment"]
 
-_PACKAGES = ("odp-rewrite", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "onnxsim", "numpy")
+_PACKAGES = (
+    "odp-rewrite",
+    "onnx",
+    "onnx-ir",
+    "onnxscript",
+    "onnxruntime",
+    "onnxsim",
+    "numpy",
+    "scipy",
+    "mpmath",
+    "python-flint",
+    "baryrat",
+)
 
 
 def _processor() -> str:
