@@ -137,11 +137,16 @@ class BallBounds:
         return PointErrors(_down(error.abs_lower()), relative)
 
     def at_most(self, x: float) -> float:
-        """Upper bound of the absolute error at a point."""
+        """Upper bound of the absolute error at a point; infinite where a divisor vanishes there."""
         from flint import arb, arb_series
 
-        exact = self.evaluator(arb_series([arb(x)], 1))[0]
-        return _up((self.expression(arb(x)) - exact).abs_upper())
+        from odp.approximations.arb_elementary import NoEnclosure
+
+        try:
+            exact = self.evaluator(arb_series([arb(x)], 1))[0]
+            return _up((self.expression(arb(x)) - exact).abs_upper())
+        except (NoEnclosure, ValueError, ZeroDivisionError):
+            return math.inf
 
     def _without_series(self, lo: float, hi: float) -> BoxErrors:
         """Next to a branch point at the end of the natural domain: values only."""

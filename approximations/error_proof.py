@@ -161,7 +161,8 @@ class ErrorProof:
             if relative or self.tolerance:
                 return domain, 0.0
             # e(-x) = 2 e(0) - e(x), also where the centre of the function is irrational.
-            return half, 2 * self.balls.at_most(0.0)
+            offset = 2 * self.balls.at_most(0.0)
+            return (half, offset) if math.isfinite(offset) else (domain, 0.0)
         return domain, 0.0
 
     def run(
@@ -212,9 +213,12 @@ class ErrorProof:
                 boxes = boxes[boxes.pending.any(axis=0)]
                 if failed[0]:
                     break
-        self.lower = dict(zip(kinds, np.maximum(lower - self.offset, 0.0).tolist(), strict=True))
+        if self.offset:
+            bound = np.nextafter(bound + self.offset, math.inf)
+            lower = np.maximum(np.nextafter(lower - self.offset, -math.inf), 0.0)
+        self.lower = dict(zip(kinds, lower.tolist(), strict=True))
         return {
-            kind: float(bound[row]) + self.offset
+            kind: float(bound[row])
             for row, kind in enumerate(kinds)
             if not failed[row] and not failed[0]
         }
