@@ -58,6 +58,8 @@ def emit_source(approximant: Approximant, language: str, name: str | None = None
         chosen += "_approximation"
     lines = describe(approximant)
     if language == "latex":
+        if isinstance(arithmetic, FixedPointArithmetic):
+            lines.append("The formula is what the integers approximate.")
         return latex_source(expression, lines)
     if isinstance(arithmetic, FixedPointArithmetic):
         return _integer_source(approximant, language, chosen, lines)
@@ -98,6 +100,14 @@ def describe(approximant: Approximant) -> list[str]:
     if approximant.relative and approximant.relative_error is not None:
         bounds.append(f"relative error at most {_rounded_up(approximant.relative_error)}")
     how = "proven" if proven else "measured on a dense grid, not proven"
+    program = approximant.fixed_point
+    where = (
+        "In real arithmetic"
+        if program is None
+        else (
+            f"In integers, with every rounding, for multiples of 2^-{program.program.input_scale}"
+        )
+    )
     plural = {
         "multiplication": counts.multiplications,
         "division": counts.divisions,
@@ -109,7 +119,7 @@ def describe(approximant: Approximant) -> list[str]:
     return [
         f"{approximant.function.name} on {approximant.domain}: {approximant.description}",
         "",
-        f"In real arithmetic ({how}): {', '.join(bounds)}.",
+        f"{where} ({how}): {', '.join(bounds)}.",
         f"{operations}; made for the target {approximant.target.name}.",
     ]
 

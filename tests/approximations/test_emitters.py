@@ -326,6 +326,22 @@ def test_text_of_an_approximant_says_what_it_is(language: str) -> None:
         emit_source(approximant, "fortran")
 
 
+def test_fixed_point_targets_emit_their_integer_program() -> None:
+    approximant = approximate("sigmoid", (-8, 8), error=1e-2, target="fixed{scale=10}")
+    assert approximant.fixed_point is not None
+    scope: dict[str, Any] = {}
+    exec(emit_source(approximant, "python"), scope)
+    points = range(-(8 << 10), (8 << 10) + 1, 37)
+    program = approximant.fixed_point.program
+    assert [scope["sigmoid"](n) for n in points] == [int(program.integers(n)) for n in points]
+    for language in ("python", "c"):
+        text = emit_source(approximant, language)
+        assert "In integers, with every rounding, for multiples of 2^-10 (proven)" in text
+    assert "what the integers approximate" in emit_source(approximant, "latex")
+    with pytest.raises(ApproximationError, match="computes with integers"):
+        emit_source(approximant, "triton")
+
+
 def test_c_does_not_redefine_its_library() -> None:
     approximant = approximate("exp", (-1, 0), error=1e-2)
     assert "float exp_approximation(float x)" in emit_source(approximant, "c")
