@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         Target,
         Tolerance,
         approximate,
+        minimax,
         pareto,
     )
     from odp.rewriter.report import Report
@@ -44,6 +45,7 @@ __all__ = [
     "__version__",
     "approximate",
     "find_sites",
+    "minimax",
     "pareto",
     "rewrite",
 ]
@@ -57,6 +59,7 @@ _HOMES = {
     "Target": "odp.approximations",
     "Tolerance": "odp.approximations",
     "approximate": "odp.approximations",
+    "minimax": "odp.approximations",
     "pareto": "odp.approximations",
     "Report": "odp.rewriter.report",
     "RewriteResult": "odp.rewriting",

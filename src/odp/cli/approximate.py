@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,7 +42,24 @@ click.rich_click.OPTION_GROUPS["odp approximate"] = [
 ]
 
 
-@click.command("approximate", epilog=_EPILOG)
+class _FormulaCommand(click.RichCommand):
+    """A command whose argument may begin with a minus, which looks like an option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        given = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            formula = next((a for a in given if a.startswith("-") and set(a) & set("*/(+")), None)
+            if formula is None or error.option_name.startswith("--"):
+                raise
+            raise click.UsageError(
+                f"'{formula}' looks like an option; put a formula that begins with a minus into"
+                f" parentheses: '({formula})'"
+            ) from None
+
+
+@click.command("approximate", cls=_FormulaCommand, epilog=_EPILOG)
 @click.argument("function", required=False)
 @click.option(
     "-d",
@@ -230,6 +248,8 @@ def _check_limits(
 ) -> None:
     if operations is not None and (error is not None or parts is not None):
         raise click.UsageError("give an error or --operations, not both")
+    if operations is not None and not 0 <= operations < math.inf:
+        raise click.UsageError(f"--operations must be zero or a positive number, not {operations}")
     if parts is not None and error is not None:
         raise click.UsageError("give --error, or its parts --atol, --rtol, --ulps, not both")
     if parts is not None and relative is not None:
@@ -249,8 +269,13 @@ def _check_output(
         return
     if as_json:
         raise click.UsageError("--json and --emit both want standard output; give --emit a file -o")
-    if emit == "onnx" and sys.stdout.isatty():
+    if emit == "onnx" and is_terminal():
         raise click.UsageError("an ONNX model is binary; name a file with -o, or use a pipe")
+
+
+def is_terminal() -> bool:
+    """Whether standard output is read by a person."""
+    return sys.stdout.isatty()
 
 
 def _list(as_json: bool) -> int:

@@ -159,24 +159,25 @@ class Answer:
         """Everything as plain values, ready for JSON."""
         question = self.question
         tolerance = question.tolerance
-        limited = question.operations is not None
-        return {
+        budget = {
+            "absolute": tolerance.absolute,
+            "relative": tolerance.relative,
+            "ulps": tolerance.ulps,
+            "weighted": tolerance.histogram is not None,
+        }
+        anything = question.operations is not None or question.error == math.inf
+        everything = {
             "function": question.function.name,
             "domain": [question.domain.lo, question.domain.hi],
             "target": question.target.name,
             "relative": question.relative,
-            "tolerance": None
-            if limited or math.isinf(tolerance.absolute + tolerance.relative + tolerance.ulps)
-            else {
-                "absolute": tolerance.absolute,
-                "relative": tolerance.relative,
-                "ulps": tolerance.ulps,
-                "weighted": tolerance.histogram is not None,
-            },
+            "tolerance": None if anything else budget,
             "operations": question.operations,
             "answer": self.best.to_dict(),
             "front": [row.to_dict() for row in self.front] if with_front else None,
         }
+        plain: dict[str, Any] = _finite(everything)
+        return plain
 
 
 def find_answer(question: Question, progress: Progress | None = None) -> Answer:
@@ -214,35 +215,59 @@ def find_answer(question: Question, progress: Progress | None = None) -> Answer:
 def _front(question: Question, progress: Progress | None) -> list[Approximant]:
     from odp.approximations import pareto
 
-    wanted = question.error
+    wanted, largest_cost = question.error, question.operations
+    cheapest = None
+    if wanted is not None:
+        # An error out of reach is known here, long before a front would end short of it.
+        cheapest = _one(question)
+        largest_cost = question.target.cost(cheapest.counts)
     front = pareto(
         question.function,
         question.domain,
         error=_NO_ERROR if wanted is None else wanted * _MARGIN,
         relative=question.relative,
         target=question.target,
-        largest_cost=math.inf if question.operations is None else question.operations,
+        largest_cost=math.inf if largest_cost is None else largest_cost,
         schemes=None if question.scheme is None else (question.scheme,),
         progress=progress,
     )
-    if wanted is not None and front[-1].error > wanted:
-        # It says what is the smallest error within reach, unless a second look finds a way.
-        front.append(_one(question))
+    if wanted is not None and cheapest is not None and front[-1].error > wanted:
+        front.append(cheapest)
     return front
 
 
 def _one(question: Question) -> Approximant:
-    from odp.approximations import approximate
+    from odp.approximations import ApproximationError, approximate
+    from odp.approximations.search import check_parameters, find_scheme
 
     operations, tolerance = question.operations, question.tolerance
-    return approximate(
-        question.function,
-        question.domain,
-        error=None if operations is not None else tolerance,
-        operations=operations,
-        relative=question.relative if operations is not None else None,
-        histogram=tolerance.histogram if operations is not None else None,
-        target=question.target,
-        scheme=question.scheme,
-        **question.settings,
-    )
+    try:
+        return approximate(
+            question.function,
+            question.domain,
+            error=None if operations is not None else tolerance,
+            operations=operations,
+            relative=question.relative if operations is not None else None,
+            histogram=tolerance.histogram if operations is not None else None,
+            target=question.target,
+            scheme=question.scheme,
+            **question.settings,
+        )
+    except ApproximationError:
+        if question.error != math.inf or question.scheme is None:
+            raise
+        check_parameters(find_scheme(question.scheme), question.settings)
+        wanted = ", ".join(f"{name}={value}" for name, value in question.settings.items())
+        raise ApproximationError(
+            f"scheme {question.scheme} has nothing with {wanted} for {question.function.name} on"
+            f" {question.domain}; odp approximate --list says what its parameters mean"
+        ) from None
+
+
+def _finite(value: Any) -> Any:
+    """The value with None for what JSON has no number for."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
