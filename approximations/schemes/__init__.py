@@ -10,6 +10,7 @@ from odp.approximations.schemes.chebyshev_pade import ChebyshevPadeScheme
 from odp.approximations.schemes.composition import CompositionScheme
 from odp.approximations.schemes.constant_chain import ConstantChainScheme
 from odp.approximations.schemes.halley import HalleyScheme
+from odp.approximations.schemes.heron import HeronScheme
 from odp.approximations.schemes.minimax import MinimaxScheme
 from odp.approximations.schemes.newton import NewtonScheme
 from odp.approximations.schemes.pade import PadeScheme
@@ -20,6 +21,7 @@ __all__ = ["SCHEMES", "Candidate", "Request", "Scheme"]
 
 _SCHEMES: tuple[Scheme, ...] = (
     NewtonScheme(),
+    HeronScheme(),
     SquaringScheme(),
     ConstantChainScheme(),
     ChebyshevScheme(),

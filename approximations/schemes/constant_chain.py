@@ -40,6 +40,10 @@ __all__ = ["ConstantChainScheme", "chain_expression"]
 Array = NDArray[np.float64]
 
 _MOST_SQUARINGS = 8
+# One more squaring gains less than this factor; so far it was 900 at most, on narrow domains.
+_LARGEST_GAIN = 2000.0
+# Unit roundoffs that the search forgives in float32, at least.
+_FLOOR = 8.0
 # The errors on two widths that differ by a factor of sqrt(2) differ by at most about this factor.
 _HOPELESS = 20.0
 _POINTS = 300
@@ -65,6 +69,7 @@ class ConstantChainScheme(Scheme):
         """Chains by cost, those whose error is small enough."""
         shapes = [Chain(False, k) for k in range(1, _MOST_SQUARINGS + 1)]
         shapes += [Chain(True, k) for k in range(_MOST_SQUARINGS - 1)]
+        reached: dict[str, float] = {}
         for cost, squarings, chain in sorted(
             ((_cost(request, chain), chain.squarings, chain) for chain in shapes),
             key=lambda option: option[:2],
@@ -74,7 +79,12 @@ class ConstantChainScheme(Scheme):
                 continue
             if _noise(request, chain) > request.error and "squarings" not in request.parameters:
                 continue
-            parameters = _parameters(request, chain)
+            optimum = _near_optimum(request, chain, reached.get(start, math.inf))
+            if optimum is None:
+                reached[start] = reached[start] / _LARGEST_GAIN
+                continue
+            reached[start] = optimum
+            parameters = _parameters(request, chain, optimum)
             if parameters is None:
                 continue
             try:
@@ -128,23 +138,46 @@ def _noise(request: Request, chain: Chain) -> float:
         return 0.0
     squarings = chain.squarings + (2 if chain.quartic else 0)
     unit = 1.0 if request.relative else math.exp(request.domain.hi)
-    return (2.0**squarings / 2 - 4) * arithmetic.unit_roundoff * unit
+    noise = 0.8 * 2.0**squarings - _FLOOR
+    return noise * arithmetic.unit_roundoff * unit
 
 
-def _parameters(request: Request, chain: Chain) -> Array | None:
+def _near_optimum(request: Request, chain: Chain, shorter: float) -> float | None:
+    """The error of a chain on a width next to the domain's.
+
+    Args:
+        request: what is wanted.
+        chain: the shape.
+        shorter: the error with one squaring less.
+
+    Returns:
+        None if that is so large that this chain need not be fitted.
+    """
+    if math.isfinite(shorter) and shorter > _LARGEST_GAIN * request.error:
+        return None
+    width = _nearest(request.domain.width)
+    unit = 1.0 if request.relative else math.exp(request.domain.hi)
+    return optimal_chain(chain, width, _is_relative(request))[1] * unit
+
+
+def _is_relative(request: Request) -> bool:
+    """Whether the fits start from those for the relative error."""
+    absolute = request.tolerance is None or request.tolerance.absolute > 0
+    return request.relative or (request.mixed and not absolute)
+
+
+def _parameters(request: Request, chain: Chain, near: float) -> Array | None:
     """The constants for a request, None where the error they reach is too large."""
     domain = request.domain
     scale = math.exp(domain.hi)
-    unit = 1.0 if request.relative else scale
     if request.mixed:
         parameters, share = _weighted(request, chain)
         error = share * request.error
     else:
-        near = optimal_chain(chain, _nearest(domain.width), request.relative)[1] * unit
         if near > _HOPELESS * request.error and not request.accepts(near):
             return None
         parameters, error = _on_width(chain, domain.width, request.relative)
-        error *= unit
+        error *= 1.0 if request.relative else scale
     if not request.accepts(error):
         return None
     return chain.moved(parameters, domain.hi, scale)
@@ -173,6 +206,5 @@ def _weighted(request: Request, chain: Chain) -> tuple[Array, float]:
     x = exponential_points(domain.width, _POINTS)
     values = np.exp(x)
     weight = request.weigh(x + domain.hi, values * scale) * scale
-    absolute = request.tolerance is None or request.tolerance.absolute > 0
-    start = optimal_chain(chain, _nearest(domain.width), not absolute)[0]
+    start = optimal_chain(chain, _nearest(domain.width), _is_relative(request))[0]
     return fit_chain(chain, start, x, values, weight)

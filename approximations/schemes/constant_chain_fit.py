@@ -60,6 +60,16 @@ class Chain:
         """Number of free constants."""
         return self.squarings + (5 if self.quartic else 2)
 
+    def values(self, parameters: Array, x: Array) -> Array:
+        """The values at `x`."""
+        z, used = parameters[0] * x + parameters[1], 2
+        if self.quartic:
+            y = z * z + parameters[2]
+            z, used = (y + z + parameters[3]) * y + parameters[4], 5
+        for constant in parameters[used:]:
+            z = z * z + constant
+        return np.asarray(z, dtype=np.float64)
+
     def evaluate(self, parameters: Array, x: Array) -> tuple[Array, Array]:
         """The values at `x`, and their derivatives by the parameters, one column each."""
         jacobian = np.zeros((x.size, self.parameters))
@@ -99,8 +109,8 @@ class Chain:
 def knuth_quartic(coefficients: Array) -> Array:
     """Constants (a, b, g1, h, g2) of the quartic start for ascending `coefficients`, the last > 0.
 
-    Source: D. E. Knuth, The Art of Computer Programming 2, section 4.6.4, formula (9), with the
-    leading coefficient scaled into the variable: three multiplications instead of Horner's four.
+    The leading coefficient is scaled into the variable: three multiplications, Horner has four.
+    Source: D. E. Knuth, The Art of Computer Programming 2, section 4.6.4, formula (9).
     """
     a = float(coefficients[4]) ** 0.25
     c = coefficients / a ** np.arange(5)
@@ -108,10 +118,9 @@ def knuth_quartic(coefficients: Array) -> Array:
     rest = c[2] - first * (first + 1)
     second = c[1] - first * rest
     third = rest - 2 * second
-    last = c[0] - second * (second + third)
-    # Knuth's y = (x + first) x + second as a completed square.
+    # Knuth's (u + first) u + second, with u = a x, as a completed square.
     b = first / 2
-    return np.array([a, b, second - b * b, third - b, last])
+    return np.array([a, b, second - b * b, third - b, c[0] - second * (second + third)])
 
 
 @dataclass(frozen=True)
@@ -123,7 +132,10 @@ class _Problem:
     weight: Array
 
     def residual(self, chain: Chain, parameters: Array) -> Array:
-        return np.asarray(self.weight * (chain.evaluate(parameters, self.x)[0] - self.values))
+        return np.asarray(self.weight * (chain.values(parameters, self.x) - self.values))
+
+    def slope(self, chain: Chain, parameters: Array) -> Array:
+        return np.asarray(chain.evaluate(parameters, self.x)[1] * self.weight[:, None])
 
     def largest(self, chain: Chain, parameters: Array) -> float:
         with np.errstate(all="ignore"):
@@ -217,31 +229,22 @@ def _first(chain: Chain, width: float) -> Array:
 
 def _least_squares(chain: Chain, problem: _Problem, start: Array) -> Array:
     """Least squares, reweighted so that its largest errors become smaller; the best seen."""
-    from scipy.optimize import least_squares
+    from scipy.optimize import leastsq
 
     parameters, emphasis = start, np.ones_like(problem.x)
     best = (math.inf, start)
     for _ in range(_REWEIGHTINGS + 1):
-        root = np.sqrt(emphasis) * problem.weight
-        clean = _Problem(problem.x, problem.values, root)
-
-        def slope(p: Array, weight: Array = root) -> Array:
-            return np.asarray(chain.evaluate(p, problem.x)[1] * weight[:, None])
-
+        weighted = _Problem(problem.x, problem.values, np.sqrt(emphasis) * problem.weight)
         with np.errstate(all="ignore"):
-            try:
-                parameters = least_squares(
-                    lambda p, clean=clean: clean.residual(chain, p),
-                    parameters,
-                    jac=slope,
-                    method="lm",
-                    max_nfev=_EVALUATIONS,
-                    ftol=1e-6,
-                    xtol=1e-9,
-                    gtol=1e-15,
-                ).x
-            except ValueError:
-                break
+            parameters = leastsq(
+                lambda p, weighted=weighted: weighted.residual(chain, p),
+                parameters,
+                Dfun=lambda p, weighted=weighted: weighted.slope(chain, p),
+                full_output=True,
+                ftol=1e-6,
+                xtol=1e-9,
+                maxfev=_EVALUATIONS,
+            )[0]
             errors = np.abs(problem.residual(chain, parameters))
         largest = float(errors.max())
         if not math.isfinite(largest):
@@ -282,7 +285,7 @@ def _level(chain: Chain, problem: _Problem, start: Array, error: float) -> tuple
             return np.concatenate([v[-1] - errors, v[-1] + errors])
 
         def slope(v: Array, local: _Problem = local, s: Array = scale, e: float = size) -> Array:
-            matrix = chain.evaluate(v[:-1] * s, local.x)[1] * (local.weight / e)[:, None] * s
+            matrix = local.slope(chain, v[:-1] * s) * (s / e)
             ones = np.ones((local.x.size, 1))
             return np.vstack([np.hstack([-matrix, ones]), np.hstack([matrix, ones])])
 

@@ -1,34 +1,52 @@
-"""Newton's iteration for x^(-1/q): reciprocal, rsqrt, sqrt and other roots.
+"""Steps towards x^(-1/q) from a seed centred on the domain: reciprocal, rsqrt, sqrt and roots.
 
-The step comes from the defining equation ``f(y) = y^(-q) - x``: ``y <- y (1 + 1/q - (1/q) x y^q)``,
-derived by sympy.  In terms of ``z = x^(1/q) y`` (1 when y is right) it is ``z (a - b z^q)`` with
-a = 1 + 1/q and b = 1/q.  Keeping b and choosing a anew in every step so that z has equal minima at
-both ends of its interval costs the same and is the optimal composition up to a common factor,
-which the steps before absorb (Polar Express, arXiv 2505.16932; Lee et al., minimax compositions).
+``y <- y P(w)``, ``w = x y^q``, evaluated as ``(x y) y``: Newton's step for P of degree 1, and steps
+of order 3 and 5.  With the best constants in every step (`root_steps`) a seed ``s + c/(x + g)`` and
+three steps of order 2 have 1.3e-10 on a domain of ratio 100 and 2.1e-5 on one of ratio 1e4, where
+``2/(1 + x)`` and Newton's own constants have 8e-3 and 0.4.  Without a division the seed is a
+polynomial.
+
+Source of the composition: arXiv 2505.16932; of the steps: A. S. Householder, The Numerical
+Treatment of a Single Nonlinear Equation (1970), section 4.4.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
 from typing import ClassVar
 
 from odp.approximations.approximant import Parameters
+from odp.approximations.arithmetic import FixedPointArithmetic
 from odp.approximations.expression import Expression, variable
 from odp.approximations.function import Function
 from odp.approximations.interval import Interval
-from odp.approximations.polynomials import CoefficientRangeError, coefficient
+from odp.approximations.polynomials import CoefficientRangeError
+from odp.approximations.schemes.root_plan import (
+    RootPlan,
+    Sequence,
+    absolute_error,
+    root_plan,
+    sequences,
+    working_interval,
+)
+from odp.approximations.schemes.root_seeds import SEEDS, SeedKind, best_seed
+from odp.approximations.schemes.root_steps import (
+    apply_polynomial,
+    best_steps,
+    normalised,
+    plain_steps,
+    polynomial_products,
+)
 from odp.approximations.schemes.scheme import Candidate, Request, Scheme
 
-__all__ = ["NewtonScheme", "newton_step"]
+__all__ = ["NewtonScheme", "newton_step", "rounding_margin"]
 
-_MOST_STEPS = 64
-# The interval of z is taken this much wider at its upper end while it is wide: there the step maps
-# an error of the seed or of float32 to 1/ratio times as much of the smallest value.
-_SAFETY = 2.0**-6
+# Multiplications from y to w = x y^q.
+_PRODUCTS = {1: 1, 2: 2, 3: 3, 4: 3}
+# Roundings that may carry z above the interval of a step, with room to spare.
+_ROUNDINGS = 64
 
 
 @cache
@@ -47,211 +65,117 @@ def newton_step(root: int) -> tuple[Fraction, Fraction]:
     return Fraction(int(a.p), int(a.q)), Fraction(int(b.p), int(b.q))
 
 
+def rounding_margin(request: Request) -> float:
+    """How far above its interval rounding may carry z on the target, as a share."""
+    arithmetic = request.target.arithmetic
+    guard = arithmetic.guard_bits or 0 if isinstance(arithmetic, FixedPointArithmetic) else 0
+    return _ROUNDINGS * arithmetic.unit_roundoff * 2.0**-guard
+
+
 class NewtonScheme(Scheme):
-    """Newton from a seed centred on the domain, with per-step constants; Heron for roots."""
+    """Seeds and steps of order 2, 3 and 5, with the best constants for the domain in each."""
 
     name = "newton"
-    summary = "Newton or Heron steps from a seed centred on the domain"
+    summary = "Newton steps, and steps of order 3 and 5, from a seed centred on the domain"
     parameters: ClassVar[Mapping[str, str]] = {
         "steps": "number of iterations",
-        "seed": "rational c/(g+x), linear c(g-x) or constant c",
-        "scaled": "whether the constant of each step is optimised for the domain",
-        "method": "newton (no division per step) or heron (one each)",
+        "seed": "shifted s+c/(x+g), rational c/(x+g), constant, linear, quadratic or quartic",
+        "order": "2 (Newton), 3 or 5 for every step; left out, steps of several orders may follow",
+        "scaled": "whether the constants of each step are optimised for the domain",
     }
 
     def applies(self, function: Function, domain: Interval) -> bool:
-        """Powers whose exponent is +-1/q or 1-1/q for q = 1 to 4, on positive numbers."""
-        return _plan(function) is not None and domain.lo >= 0
+        """Powers n - m/q with q at most 4 and small n and m, on positive numbers."""
+        return root_plan(function) is not None and domain.lo >= 0
 
     def candidates(self, request: Request) -> Iterator[Candidate]:
-        """All seeds and step counts, by cost."""
-        plan = _plan(request.function)
-        if plan is None:
+        """Seeds and sequences of steps, by cost."""
+        plan = root_plan(request.function)
+        interval = None if plan is None else working_interval(request, plan)
+        if plan is None or interval is None:
             return
-        options = _options(plan, request)
-        for cost, method, seed, scaled, steps in sorted(options):
-            if not request.wants(cost, method=method, seed=seed, scaled=scaled, steps=steps):
+        ratio, centre = interval.hi / interval.lo, (interval.hi * interval.lo) ** 0.5
+        scaled = request.parameters.get("scaled", True) is not False
+        margin = rounding_margin(request)
+        for option in _options(request, plan, ratio, scaled=scaled):
+            order = option.orders[0] if len(set(option.orders)) == 1 else "mixed"
+            parameters = Parameters(
+                steps=len(option.orders), seed=option.seed, order=order, scaled=scaled
+            )
+            if not request.wants(option.cost, **parameters):
                 continue
-            if request.domain.lo <= 0 and (request.relative or method != "heron"):
-                continue
-            if method == "heron":
-                built = _heron(plan, request, steps, scaled=scaled)
+            seed = best_seed(plan.root, option.seed, ratio)
+            if scaled:
+                upper, polynomials, error = best_steps(plan.root, option.orders, seed.rho, margin)
             else:
-                built = _newton(plan, request, steps, seed, scaled=scaled)
-            if built is not None:
-                start = "" if method == "heron" else f" from a {seed} seed"
-                kind = ", scaled" if scaled else ""
-                yield Candidate(
-                    built,
-                    Parameters(steps=steps, seed=seed, scaled=scaled, method=method),
-                    f"{method} for {request.function.name}, {steps} steps{start}{kind}",
-                )
+                upper, polynomials, error = plain_steps(plan.root, option.orders, seed.rho)
+            if not request.accepts(absolute_error(request, plan, error)):
+                continue
+            scale, polynomials = normalised(plan.root, polynomials)
+            try:
+                y = seed.expression(centre, scale * upper / seed.peak * centre ** (-1 / plan.root))
+                expression = _steps(plan, y, polynomials)
+            except CoefficientRangeError:
+                continue
+            yield Candidate(expression, parameters, _description(request, option, scaled=scaled))
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """The function as x^factor * (x^(-1/root))^1: `factor` is 0, 1, or -1 for a reciprocal."""
+def _options(request: Request, plan: RootPlan, ratio: float, *, scaled: bool) -> Iterator[Sequence]:
+    def cost(seed: SeedKind, orders: tuple[int, ...]) -> float:
+        products, constants, divisions = SEEDS[seed]
+        additions = {"shifted": 2, "quartic": 5}.get(seed, max(products, divisions))
+        steps = [polynomial_products(order) for order in orders]
+        total = products + sum(_PRODUCTS[plan.root] + k + 1 for k in steps)
+        total += plan.products if orders else plan.x_power + plan.y_power - 1
+        additions += sum({0: 1, 1: 2, 2: 5}[k] for k in steps)
+        depth = products + divisions + sum(_PRODUCTS[plan.root] + k + 1 for k in steps)
+        return request.cost(total, constants, divisions, additions, depth)
 
-    root: int
-    times_x: bool
-
-
-def _plan(function: Function) -> _Plan | None:
-    p = function.exponent
-    if p is None:
-        return None
-    if p < 0 and p.numerator == -1 and p.denominator <= 4:
-        return _Plan(p.denominator, times_x=False)
-    if 0 < p < 1 and (1 - p).numerator == 1 and p.denominator <= 4:
-        return _Plan(p.denominator, times_x=True)
-    return None
-
-
-def _options(plan: _Plan, request: Request) -> Iterator[tuple[float, str, str, bool, int]]:
-    per_step = {1: 2, 2: 3, 3: 4, 4: 4}[plan.root]
-    # x / q is shared by all steps; for q = 1 it is x itself.
-    shared = 0 if plan.root == 1 else 1
-    seeds = {"rational": (0, 1), "linear": (1, 0), "constant": (0, 0)}
-    for scaled in (True, False):
-        for steps in range(_MOST_STEPS + 1):
-            for seed, (products, divisions) in seeds.items():
-                if plan.root == 1 and seed == "rational":
-                    continue
-                constants = products + (shared if steps else 0)
-                total = constants + per_step * steps + plan.times_x
-                cost = request.cost(total, constants, divisions=divisions)
-                yield cost, "newton", seed, scaled, steps
-            if plan.root == 2 and 0 < steps <= 16:
-                divisions = steps - 1 + (not plan.times_x)
-                cost = request.cost(steps, steps, divisions=divisions)
-                yield cost, "heron", "rational", scaled, steps
+    if scaled:
+        yield from sequences(request, plan, ratio, cost)
+        return
+    # Newton's own constants, for comparison: every seed, one order.
+    most = request.parameters.get("steps", 40)
+    counts = range(int(most) + 1) if isinstance(most, int) else ()
+    kinds = [kind for kind in SEEDS if plan.root > 1 or not SEEDS[kind][2]]
+    listed = [(cost(kind, (2,) * n), kind, n) for kind in kinds for n in counts]
+    for price, kind, n in sorted(listed):
+        if price < request.cost_limit:
+            yield Sequence(price, kind, (2,) * n, 0.0)
 
 
-def _newton(
-    plan: _Plan, request: Request, steps: int, seed: str, *, scaled: bool
-) -> Expression | None:
-    lo, hi, q = request.domain.lo, request.domain.hi, plan.root
-    low_root, high_root = lo ** (1 / q), hi ** (1 / q)
+def _steps(plan: RootPlan, y: Expression, polynomials: list[tuple[float, ...]]) -> Expression:
+    """The steps, and the power of x and y that is wanted."""
     x = variable("x")
-    # The seed's free constant g makes z equal at both ends of the domain; z is largest between.
-    if seed == "rational":
-        g = (low_root * hi - high_root * lo) / (high_root - low_root)
-        ends, top = low_root / (g + lo), g / (q - 1)
-        peak = top ** (1 / q) / (g + top)
-    elif seed == "linear":
-        g = (hi * high_root - lo * low_root) / (high_root - low_root)
-        ends, top = low_root * (g - lo), g / (q + 1)
-        peak = top ** (1 / q) * (g - top)
-    else:
-        g, ends, peak = 0.0, low_root, high_root
-    ratio = ends / peak
-    a, b = newton_step(q)
-    sigma, constants, final = _schedule(ratio, steps, float(a), float(b), q, scaled=scaled)
-    if not request.accepts(_error(final, request, plan)):
-        return None
-    c = sigma / peak
-    try:
-        if seed == "rational":
-            y = coefficient(c) / (x + coefficient(g))
-        elif seed == "linear":
-            y = coefficient(c * g) - x * coefficient(c)
+    product: Expression | None = None
+    for polynomial in polynomials:
+        if plan.root == 4:
+            square = y * y
+            factor = apply_polynomial(polynomial, x * square * square)
         else:
-            y = coefficient(c)
-        scaled_x = x * coefficient(b)
-        for step_constant in constants:
-            product = scaled_x * y
-            for _ in range(q - 2 if q == 3 else min(q - 1, 1)):
-                product = product * y
-            if q == 3:
-                product = product * y
-            elif q == 4:
-                square = y * y
-                product = scaled_x * square * square
-            y = y * (coefficient(step_constant) - product)
-    except CoefficientRangeError:
-        return None
-    return x * y if plan.times_x else y
+            product = x * y
+            w = product
+            for _ in range(plan.root - 1):
+                w = w * y
+            factor = apply_polynomial(polynomial, w)
+        # For sqrt and the like x y is wanted: the last step multiplies it instead of y.
+        product = None if product is None else product * factor
+        y = y * factor
+    result: Expression | None = product if plan.x_power else None
+    x_power, y_power = plan.x_power, plan.y_power
+    if result is not None and plan.root in (2, 3):
+        x_power, y_power = x_power - 1, y_power - 1
+    else:
+        result = None
+    for part, power in ((x, x_power), (y, y_power)):
+        for _ in range(power):
+            result = part if result is None else part * result
+    assert result is not None
+    return result
 
 
-def _error(final: float, request: Request, plan: _Plan) -> float:
-    """The relative error, or an estimate of the absolute one at the larger end."""
-    if request.relative:
-        return final
-    ends = request.function.numpy([request.domain.lo, request.domain.hi])
-    # Where the largest value is, the error may be smaller: this estimate only sorts out.
-    return final * float(abs(ends).min())
-
-
-def _schedule(
-    ratio: float, steps: int, a: float, b: float, q: int, *, scaled: bool
-) -> tuple[float, list[float], float]:
-    """Seed scale and step constants for z that starts in [ratio, 1] times a scale to be chosen.
-
-    Returns:
-        the largest z of the scaled seed, the constant of every step, and the final |z - 1|.
-    """
-    if not scaled:
-        # A seed scaled so that |z - 1| is equal at both ends, then Newton's own constants; the
-        # seed must stay below the point where Newton's step turns negative.
-        low, high = 2 * ratio / (1 + ratio), 2 / (1 + ratio)
-        limit = min(high, 0.999 * (a / b) ** (1 / q))
-        low, high = low * limit / high, limit
-        sigma = high
-        for _ in range(steps):
-            ends = [z * (a - b * z**q) for z in (low, high)]
-            inside = low <= 1 <= high
-            low, high = min(ends), 1.0 if inside else max(ends)
-            if low <= 0:
-                return sigma, [a] * steps, math.inf
-        return sigma, [a] * steps, max(abs(1 - low), abs(1 - high))
-    rho = ratio
-    shapes: list[tuple[float, float]] = []
-    for _ in range(steps):
-        top = 1 + _SAFETY * (1 - rho)
-        # Equal values at rho and top: a = b (top^(q+1) - rho^(q+1)) / (top - rho).
-        constant = b * math.fsum(top**i * rho ** (q - i) for i in range(q + 1))
-        turning = min((constant / (b * (q + 1))) ** (1 / q), 1.0)
-        largest = turning * (constant - b * turning**q)
-        smallest = min(rho * (constant - b * rho**q), constant - b)
-        shapes.append((constant, largest))
-        rho = smallest / largest
-    upper = 2 / (1 + rho)
-    final = (1 - rho) / (1 + rho)
-    constants: list[float] = []
-    for constant, largest in reversed(shapes):
-        upper = (upper / largest) ** (1 / (q + 1))
-        constants.append(constant * upper**q)
-    return upper, constants[::-1], final
-
-
-def _heron(plan: _Plan, request: Request, steps: int, *, scaled: bool) -> Expression | None:
-    """Heron's iteration s <- (s + x/s)/2 for sqrt, scaled to stay centred; 1/s for rsqrt."""
-    lo, hi = request.domain.lo, request.domain.hi
-    if not request.relative and plan.times_x:
-        # Below error^2 / 16 the root is within a quarter of the error of what the iteration
-        # makes of it there: that part of the domain needs no relative accuracy.
-        lo = max(lo, request.error**2 / 16)
-    # s/sqrt(x) lies in [1/r, r]; the start s = constant has r = (hi/lo)^(1/4).
-    r = (hi / lo) ** 0.25
-    g = math.sqrt(lo * hi)
-    x = variable("x")
-    s: Expression | None = None
-    factor = 0.0
-    for _ in range(steps):
-        mean = (r + 1 / r) / 2
-        factor = 0.5 / math.sqrt(mean) if scaled else 0.5
-        r = math.sqrt(mean) if scaled else mean
-        try:
-            if s is None:
-                # The first step from the constant sqrt(g) needs no division.
-                h = factor / math.sqrt(g)
-                s = x * coefficient(h) + coefficient(h * g)
-            else:
-                s = (s + x / s) * coefficient(factor)
-        except CoefficientRangeError:
-            return None
-    if s is None:
-        return None
-    if not request.accepts(_error(r - 1, request, plan)):
-        return None
-    return s if plan.times_x else 1 / s
+def _description(request: Request, option: Sequence, *, scaled: bool) -> str:
+    orders = "+".join(map(str, option.orders))
+    kind = f"best steps of order {orders}" if scaled else f"{len(option.orders)} Newton steps"
+    after = f"{kind} after" if option.orders else "only"
+    return f"{request.function.name}: {after} a {option.seed} seed"
