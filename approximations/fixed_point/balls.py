@@ -69,9 +69,10 @@ class Ball:
 
     def __truediv__(self, other: Ball) -> Ball:
         gap = other.smallest
-        middle = self.middle / other.middle
-        radius = (self.radius + np.abs(middle) * other.radius) / gap
-        radius = np.where(gap > 0, radius + np.abs(middle) * 2 * _MIDPOINT, np.inf)
+        with np.errstate(all="ignore"):
+            middle = self.middle / other.middle
+            radius = (self.radius + np.abs(middle) * other.radius) / gap
+            radius = np.where(gap > 0, radius + np.abs(middle) * 2 * _MIDPOINT, np.inf)
         return _rounded(np.where(gap > 0, middle, 0.0), radius)
 
     def widened(self, radius: Array) -> Ball:

@@ -137,7 +137,7 @@ def lower(
         relative: whether the relative error counts; None means as the function declares.
         error: largest error that is of use; None refuses only what is so large that the scheme
             does not work at this scale: 32 times the error in real arithmetic and of rounding the
-            result.
+            result, or the function itself.
         width: bits of the integers that the program will run in, with the sign; None for any.
         proof: None means analysis, and enumeration only where that does not prove `error` and
             there are at most 2^21 inputs.
@@ -179,7 +179,8 @@ def lower(
         )
     real = sampled_error(expression, function, domain, relative=kind)
     limit = rounding_limit(function, domain, scale, kind)
-    diverged = _DIVERGED * (real + limit)
+    size = 1.0 if kind else float(np.abs(function.numpy(sample_points(domain))).max())
+    diverged = min(_DIVERGED * (real + limit), size)
     allowed = diverged if error is None or math.isinf(error) else error
     certificate: FixedPointCertificate | None = None
     if proof != "enumeration" and analysis is not None:

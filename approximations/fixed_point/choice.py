@@ -19,6 +19,7 @@ from odp.approximations.fixed_point.certified import (
 )
 from odp.approximations.fixed_point.enumeration import enumerable
 from odp.approximations.fixed_point.lowering import lower_expression
+from odp.approximations.fixed_point.normalisation import normalised
 from odp.approximations.fixed_point.refusal import FixedPointRefusal
 from odp.approximations.fixed_point.rounding_analysis import analyse
 from odp.approximations.function import Function
@@ -133,19 +134,20 @@ def best_fixed_point(
             chosen, interval, tolerance, place, schemes, parameters or Parameters(), largest_cost
         )
         for candidate, scheme in _proposals(problem):
-            try:
-                certified = trial.fewest_guard_bits(candidate.expression)
-            except FixedPointRefusal as reason:
-                refusal = refusal or reason
-                continue
-            return FixedPointChoice(
-                certified,
-                candidate.expression,
-                scheme,
-                candidate.parameters,
-                candidate.description,
-                place.cost(candidate.expression.counts),
-            )
+            for form in trial.forms(candidate.expression):
+                try:
+                    certified = trial.fewest_guard_bits(form)
+                except FixedPointRefusal as reason:
+                    refusal = refusal or reason
+                    continue
+                return FixedPointChoice(
+                    certified,
+                    candidate.expression,
+                    scheme,
+                    candidate.parameters,
+                    candidate.description,
+                    place.cost(candidate.expression.counts),
+                )
     if refusal is None:
         raise ApproximationError(
             f"{where}: no expression is within {goal - limit:.2g} in real arithmetic; allow a"
@@ -189,6 +191,12 @@ class _Trial:
     uniform: bool
     width: int | None
 
+    def forms(self, expression: Expression) -> Iterator[Expression]:
+        """What is lowered: the expression, and with one scale for all also its normalised form."""
+        yield expression
+        if self.uniform:
+            yield normalised(expression, self.domain)
+
     def certify(
         self,
         expression: Expression,
@@ -230,7 +238,7 @@ class _Trial:
                 if refusal.reason != "error too large":
                     raise
                 return self.certify(expression, self.guard_bits, search=True)
-        found = self.certify(expression, self._enough(expression))
+        found = self._first(expression, self._enough(expression))
         if not enumerable(found.program):
             return found
         # The analysis adds up the worst of all roundings; enumeration sees what they do together.
@@ -240,6 +248,16 @@ class _Trial:
             except FixedPointRefusal:
                 break
         return found
+
+    def _first(self, expression: Expression, guard_bits: int) -> CertifiedProgram:
+        """The program with so many guard bits, or with fewer where that many overflow."""
+        while True:
+            try:
+                return self.certify(expression, guard_bits)
+            except FixedPointRefusal as refusal:
+                if refusal.reason != "overflow" or guard_bits == 0:
+                    raise
+                guard_bits -= 1
 
     def _enough(self, expression: Expression) -> int:
         """Guard bits with which the analysis is expected to prove the error."""

@@ -19,6 +19,7 @@ from odp.approximations import ApproximationError, Expression, Interval, constan
 from odp.approximations.fixed_point import FixedPointProgram, lower_expression
 from odp.approximations.fixed_point.digits import extra_digits
 from odp.approximations.fixed_point.lowering import round_to_scale, shift_constants
+from odp.approximations.fixed_point.normalisation import normalised
 from odp.approximations.fixed_point.program import divide_to_nearest, shift_to_nearest
 
 X = variable("x")
@@ -270,3 +271,25 @@ def test_c_source_of_128_bits_and_what_is_too_wide() -> None:
         wider.to_c()
     with pytest.raises(ApproximationError, match="function name"):
         wide.to_c("two words")
+
+
+@settings(max_examples=60, deadline=None)
+@given(_expressions(), st.fractions(min_value=-2, max_value=3, max_denominator=64))
+def test_the_normalised_form_is_the_same_function(expression: Expression, x: Fraction) -> None:
+    assert normalised(expression, DOMAIN).substitute(x=x) == expression.substitute(x=x)
+
+
+def test_the_normalised_form_needs_fewer_bits() -> None:
+    # x^6 reaches 2^18, and the coefficients 2^-18: one scale does not suit both.
+    sixth = ((X * X) * (X * X)) * (X * X) * Fraction(3, 10**6) + 0.5
+    domain = Interval(-8, 8)
+    raw, small = (
+        lower_expression(form, domain, scale=12, guard_bits=8, uniform=True)
+        for form in (sixth, normalised(sixth, domain))
+    )
+    exact = sixth(Fraction(8))
+    assert abs(raw(Fraction(8)) - exact) > 2**-6
+    assert abs(small(Fraction(8)) - exact) < 2**-12
+    assert raw.bits is not None
+    assert small.bits is not None
+    assert small.bits < raw.bits
