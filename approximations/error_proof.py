@@ -48,6 +48,9 @@ _BOXES_AT_ONCE = 512
 _WORK_PER_CALL, _WORK_PER_SERIES, _WORK_PER_BALL = 100, 100, 20
 _SERIES_LENGTH = 32
 _MOST_PARTS = 4
+# Share of the error that a proof on half a domain may lose.
+_NEGLIGIBLE = 1e-3
+# Share of the domain from which on values without derivatives may do.
 _NARROW = 2.0**-12
 
 
@@ -162,7 +165,8 @@ class ErrorProof:
                 return domain, 0.0
             # e(-x) = 2 e(0) - e(x), also where the centre of the function is irrational.
             offset = 2 * self.balls.at_most(0.0)
-            return (half, offset) if math.isfinite(offset) else (domain, 0.0)
+            seen = max(self.balls.at(end).absolute for end in (domain.lo, domain.hi))
+            return (half, offset) if offset <= _NEGLIGIBLE * seen else (domain, 0.0)
         return domain, 0.0
 
     def run(
@@ -295,9 +299,10 @@ class ErrorProof:
         result: list[_Boxes] = [boxes[:0]]
         stuck = np.zeros(goal.size, np.bool_)
         rounded = np.isfinite(found.upper) & (found.truncation <= found.rounding)
-        # A kink, or a branch point that nobody declared: its values may still be enclosed.
+        # A kink, or a branch point that nobody declared: its values may still be enclosed.  The
+        # models of the function are not numbers there; divisors that may vanish give infinite radii.
         narrow = boxes.hi - boxes.lo <= self.domain.width * _NARROW
-        rounded |= ~np.isfinite(found.upper) & narrow
+        rounded |= np.isnan(found.upper) & narrow
         rounded &= boxes.pending & ~boxes.in_balls
         room = np.maximum(goal[:, None] - found.lower - found.truncation, goal[:, None] * 0.003)
         excess = np.where(boxes.pending, found.truncation / room, 0.0)
