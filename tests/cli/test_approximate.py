@@ -216,7 +216,7 @@ ROW_KEYS = {
     *("function", "domain", "scheme", "target", "parameters", "description", "python"),
     *("absolute_error", "relative_error", "error_kind", "float32_error", "certified_error"),
     *("safe_interval", "relative", "multiplications", "constant_multiplications", "divisions"),
-    *("additions", "depth", "cost", "minimax_limit", "limit_ratio"),
+    *("additions", "depth", "cost", "limit", "fixed_point", "limit_ratio"),
 }
 
 
@@ -279,6 +279,21 @@ def test_emitted_python_is_all_that_is_printed(odp: Callable[..., Any]) -> None:
     assert value.__name__ == "gate"
     x = np.linspace(-8, 8, 4001)
     assert np.abs(value(x) - get_function("sigmoid").numpy(x)).max() <= 1e-4
+
+
+def test_integers_are_emitted_for_fixed_point(tmp_path: Path, odp: Callable[..., Any]) -> None:
+    arguments = ("sigmoid", "-d", "-8:8", "-e", "1e-2", "-t", "fixed{scale=7}")
+    row = json.loads(odp(*arguments, "--json", "--no-front").out)["answer"]
+    assert (row["fixed_point"]["scale"], row["fixed_point"]["inputs"]) == (7, 2049)
+    program = compiled(odp(*arguments, "--emit", "python").out)
+    n = np.arange(-8 * 128, 8 * 128 + 1)
+    values = np.array([program(int(x)) for x in n])
+    assert all(isinstance(program(int(x)), int) for x in n[:3])
+    errors = np.abs(values / 128 - get_function("sigmoid").numpy(n / 128))
+    assert errors.max() <= row["certified_error"] <= 1e-2
+    assert "int32_t sigmoid(int32_t x)" in odp(*arguments, "--emit", "c").out
+    shown = odp(*arguments, "--plot", tmp_path / "fixed.png").out
+    assert "for fixed{scale=7}" in shown and "2,049 inputs" in shown
 
 
 @pytest.mark.parametrize(

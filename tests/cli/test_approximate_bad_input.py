@@ -103,6 +103,8 @@ EXP = ("exp", "-d", "-1:0")
         (("--operations", "inf"), ["--operations"]),
         (("--target", "ekzl"), ["ekzl", "ezkl"]),
         (("--target", "fixed{scale=many}"), ["scale=S"]),
+        (("--target", "fixed{scale=7}", "--error", "1e-4"), ["scale 7", "larger scale"]),
+        (("--target", "fixed{scale=13}", "--emit", "triton"), ["triton", "integers"]),
         (("--scheme", "mimimax"), ["minimax"]),
         (("--scheme", "newton"), ["newton", "exp"]),
         (("--set", "degree=3"), ["needs a scheme"]),

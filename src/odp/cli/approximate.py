@@ -75,7 +75,13 @@ class _FormulaCommand(click.RichCommand):
     "for the whole domain.",
 )
 @click.option("--list", "list_all", is_flag=True, help="List functions, schemes and targets, stop.")
-@click.option("-e", "--error", type=float, metavar="E", help="Largest error. Default: 1e-5.")
+@click.option(
+    "-e",
+    "--error",
+    type=float,
+    metavar="E",
+    help="Largest error. Default: 1e-5, on integers 1.1 times that of rounding the result.",
+)
 @click.option(
     "--relative/--absolute",
     default=None,

@@ -12,7 +12,7 @@ from odp.cli.approximate_input import Setting
 if TYPE_CHECKING:
     from odp.approximations import Approximant, Function, Histogram, Interval, Target, Tolerance
 
-__all__ = ["Answer", "Question", "Row", "find_answer"]
+__all__ = ["Answer", "Question", "Row", "find_answer", "target_text"]
 
 Progress = Callable[["Approximant"], None]
 
@@ -77,7 +77,9 @@ class Question:
             ApproximationError: for whatever is wrong with them.
         """
         from odp.approximations import Tolerance, get_function, get_target
+        from odp.approximations.arithmetic import FixedPointArithmetic
         from odp.approximations.choose import DEFAULT_ERROR, checked_tolerance
+        from odp.approximations.fixed_point.answer import default_error
         from odp.approximations.search import find_scheme
 
         chosen, place = get_function(function), get_target(target)
@@ -87,8 +89,13 @@ class Question:
         if parts is not None:
             tolerance = Tolerance(*parts, histogram=histogram)
         else:
-            if error is None:
-                error = math.inf if settings else DEFAULT_ERROR
+            if error is None and settings:
+                error = math.inf
+            elif error is None and isinstance(place.arithmetic, FixedPointArithmetic):
+                kind = chosen.relative if relative is None else relative
+                error = default_error(chosen, domain, place, kind)
+            elif error is None:
+                error = DEFAULT_ERROR
             tolerance = checked_tolerance(chosen, domain, error, relative, place, histogram)
         return Question(chosen, domain, place, tolerance, operations, scheme, settings)
 
@@ -117,8 +124,9 @@ class Row:
     Attributes:
         approximant: the approximant.
         cost: what it costs on the target.
-        limit: the smallest error of one polynomial or rational function of that cost; None where
-            there is none, or errors of that kind are not comparable.
+        limit: the smallest error of one polynomial or rational function of that cost, in fixed
+            point with what rounding the result costs; None where there is none, or errors of that
+            kind are not comparable.
     """
 
     approximant: Approximant
@@ -134,8 +142,23 @@ class Row:
 
     def to_dict(self) -> dict[str, Any]:
         """The approximant with cost and limit, ready for JSON."""
-        compared = {"cost": self.cost, "minimax_limit": self.limit, "limit_ratio": self.ratio}
-        return self.approximant.to_dict() | compared
+        compared = {"cost": self.cost, "limit": self.limit, "limit_ratio": self.ratio}
+        return self.approximant.to_dict() | compared | {"fixed_point": self._integers()}
+
+    def _integers(self) -> dict[str, Any] | None:
+        """What the numbers of a fixed-point program are; None if there is no program."""
+        certified = self.approximant.fixed_point
+        if certified is None:
+            return None
+        program = certified.program
+        return {
+            "scale": program.scale,
+            "guard_bits": program.guard_bits,
+            "input_scale": program.input_scale,
+            "bits": program.bits,
+            "inputs": program.inputs,
+            "proof": certified.certificate.proof,
+        }
 
 
 @dataclass(frozen=True)
@@ -190,26 +213,37 @@ def find_answer(question: Question, progress: Progress | None = None) -> Answer:
     Raises:
         ApproximationError: if nothing keeps the budget.
     """
-    from odp.approximations import limits
-
     found = _front(question, progress) if question.has_front else [_one(question)]
     costs = [question.target.cost(approximant.counts) for approximant in found]
-    bounds = [math.inf] * len(found)
-    if question.tolerance.kind != "mixed":
-        bounds = limits(
-            question.function,
-            question.domain,
-            costs,
-            relative=question.relative,
-            target=question.target,
-        )
+    limits = _limits(question, costs)
+    rows = [
+        Row(approximant, cost, limit if math.isfinite(limit) else None)
+        for approximant, cost, limit in zip(found, costs, limits, strict=True)
+    ]
+    cheapest_after = [
+        min((r.cost for r in rows[i + 1 :]), default=math.inf) for i in range(len(rows))
+    ]
+    # Integer programs are tried one after the other: a later one may be as cheap.
     return Answer(
         question,
-        tuple(
-            Row(approximant, cost, limit if math.isfinite(limit) else None)
-            for approximant, cost, limit in zip(found, costs, bounds, strict=True)
-        ),
+        tuple(row for row, after in zip(rows, cheapest_after, strict=True) if row.cost < after),
     )
+
+
+def _limits(question: Question, costs: list[float]) -> list[float]:
+    from odp.approximations import limits
+    from odp.approximations.arithmetic import FixedPointArithmetic
+    from odp.approximations.fixed_point import rounding_limit
+
+    if question.tolerance.kind == "mixed":
+        return [math.inf] * len(costs)
+    function, domain, relative = question.function, question.domain, question.relative
+    found = limits(function, domain, costs, relative=relative, target=question.target)
+    arithmetic = question.target.arithmetic
+    if isinstance(arithmetic, FixedPointArithmetic):
+        rounding = rounding_limit(function, domain, arithmetic.scale, relative)
+        found = [limit + rounding for limit in found]
+    return found
 
 
 def _front(question: Question, progress: Progress | None) -> list[Approximant]:
@@ -271,3 +305,19 @@ def _finite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def target_text(target: Target) -> str:
+    """A target as users type it.
+
+    >>> from odp.approximations import get_target
+    >>> target_text(get_target("fixed{scale=13, guard=6}"))
+    'fixed{scale=13,guard=6}'
+    """
+    from odp.approximations.arithmetic import FixedPointArithmetic
+
+    arithmetic = target.arithmetic
+    if not isinstance(arithmetic, FixedPointArithmetic):
+        return target.name
+    guard = "" if arithmetic.guard_bits is None else f",guard={arithmetic.guard_bits}"
+    return f"{target.name}{{scale={arithmetic.scale}{guard}}}"

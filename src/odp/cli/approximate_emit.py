@@ -37,9 +37,7 @@ def emit_approximant(
     if language == "onnx":
         _emit_model(approximant_model(approximant, shape), output)
         return
-    from odp.approximations.emit_source import emit_source
-
-    text = emit_source(approximant, language, name)
+    text = approximant.emit(language, name)
     text = text if text.endswith("\n") else f"{text}\n"
     if output is None:
         sys.stdout.write(text)
@@ -56,6 +54,7 @@ def approximant_model(approximant: Approximant, shape: str | None = None) -> ir.
     """
     from odp.approximations.arithmetic import FLOAT32, round_constants
     from odp.backends.onnx.expression_model import expression_model
+    from odp.cli.approximate_answer import target_text
     from odp.cli.approximate_input import read_shape
 
     expression = approximant.expression
@@ -70,7 +69,7 @@ def approximant_model(approximant: Approximant, shape: str | None = None) -> ir.
             "odp.domain": str(approximant.domain),
             "odp.scheme": approximant.scheme,
             "odp.description": approximant.description,
-            "odp.target": approximant.target.name,
+            "odp.target": target_text(approximant.target),
             "odp.error": repr(approximant.error),
             "odp.error_kind": f"{kind}, {approximant.error_kind}",
         },

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from odp.approximations.errors import OdpError
+from odp.cli.approximate_answer import target_text
 from odp.output import write_bytes
 from odp.rewriter.report_summary import format_error, format_interval, format_upper_bound
 
@@ -73,7 +74,7 @@ def draw(approximant: Approximant, path: Path) -> None:
 
     Above: the function and the expression on the domain and a margin around it, where the interval
     on which the expression stays sane is shaded.  Below: the error on the domain, in real
-    arithmetic, between the bounds that the approximant declares.
+    arithmetic or of the integer program, between the bounds that the approximant declares.
 
     Args:
         approximant: what to draw.
@@ -110,7 +111,7 @@ def _title(axes: Any, approximant: Approximant) -> None:
     facts = [
         f"{kind} error {_error(approximant)}",
         f"{counts.multiplications} mul, {counts.divisions} div, {counts.additions} add",
-        f"cost {approximant.target.cost(counts):.4g} on {approximant.target.name}",
+        f"cost {approximant.target.cost(counts):.4g} on {target_text(approximant.target)}",
     ]
     lines = (
         (_shortened(f"{approximant.function.name} on {_interval(approximant)}", 72), 11, "bold"),
@@ -137,7 +138,7 @@ def _legend(above: Any, below: Any) -> None:
         [handles[i] for i in shading_last],
         [labels[i] for i in shading_last],
         loc="upper left",
-        bbox_to_anchor=(0, -0.24),
+        bbox_to_anchor=(0, -0.28),
         borderaxespad=0,
         borderpad=0,
         ncols=3,
@@ -179,16 +180,23 @@ def _draw_function(axes: Any, approximant: Approximant) -> None:
 def _draw_error(axes: Any, approximant: Approximant) -> None:
     domain, bound = approximant.domain, approximant.error
     x = _points(domain.lo, domain.hi, _is_logarithmic(approximant))
+    certified_program = approximant.fixed_point
+    if certified_program is not None:
+        scale = certified_program.program.input_scale
+        x = np.unique(np.ldexp(np.ceil(np.ldexp(x, scale)), -scale))
+        x = x[x <= domain.hi]
     with np.errstate(all="ignore"):
         exact = approximant.function.numpy(x)
-        error = _evaluate(approximant, x) - exact
+        found = _evaluate(approximant, x) if certified_program is None else certified_program(x)
+        error = found - exact
         if approximant.relative:
             error = error / np.abs(exact)
     error[~np.isfinite(error)] = math.nan
     for side in (bound, -bound):
         axes.axhline(side, color=_EXPRESSION, lw=0.8, ls=(0, (4, 3)))
     axes.axhline(0, color=_PALE, lw=0.8, zorder=0)
-    axes.plot(x, error, color=_INK, lw=1.1)
+    # The rounding of integers jumps from one input to the next.
+    axes.plot(x, error, color=_INK, lw=1.1 if certified_program is None else 0.5)
     for end in (domain.lo, domain.hi):
         axes.axvline(end, color=_GREY, lw=0.8, ls=(0, (1, 2)), zorder=1)
     axes.set_ylim(-1.35 * bound, 1.35 * bound)

@@ -13,8 +13,14 @@ from rich.text import Text
 
 from odp.approximations import Approximant
 from odp.approximations.arithmetic import FLOAT32
-from odp.cli.approximate_answer import Answer, Row
-from odp.rewriter.report_summary import format_error, format_interval, format_upper_bound
+from odp.approximations.fixed_point import CertifiedProgram
+from odp.cli.approximate_answer import Answer, Row, target_text
+from odp.rewriter.report_summary import (
+    format_count,
+    format_error,
+    format_interval,
+    format_upper_bound,
+)
 from odp.rewriter.table_style import VERY_WIDE, WIDE, Signs, number_column, plain_table
 
 __all__ = ["formula_lines", "render_answer"]
@@ -67,7 +73,7 @@ def _headline(answer: Answer) -> Text:
     line = Text()
     line.append(question.function.name, "bold")
     where = format_interval((question.domain.lo, question.domain.hi), digits=6)
-    line.append(f" on {where}: {wanted}, for {question.target.name}")
+    line.append(f" on {where}: {wanted}, for {target_text(question.target)}")
     return line
 
 
@@ -84,7 +90,8 @@ def _table(answer: Answer, width: int, signs: Signs, *, with_front: bool) -> Tab
         number_column(table, "depth")
     number_column(table, "cost")
     number_column(table, f"{_kind(answer.best.approximant.relative)[:3]} error")
-    if width >= WIDE:
+    single = answer.question.target.arithmetic == FLOAT32
+    if width >= WIDE and single:
         number_column(table, "float32")
     if compared:
         number_column(table, "/ limit")
@@ -96,9 +103,12 @@ def _table(answer: Answer, width: int, signs: Signs, *, with_front: bool) -> Tab
         mark = Text(signs.arrow if is_answer else "", "green")
         table.add_row(mark, *cells, style="bold" if is_answer else "")
     if compared:
-        table.caption = Text(
+        caption = (
             "/ limit: error over the smallest of one polynomial or rational function of that cost"
         )
+        if answer.best.approximant.fixed_point is not None:
+            caption += ", plus the rounding of the result"
+        table.caption = Text(caption)
     return table
 
 
@@ -116,7 +126,7 @@ def _cells(row: Row, cost: str, width: int, signs: Signs, *, compared: bool) -> 
     if width >= WIDE:
         cells += [str(counts.additions), str(counts.multiplicative_depth)]
     cells += [cost, _error(approximant, approximant.error, signs)]
-    if width >= WIDE:
+    if width >= WIDE and approximant.target.arithmetic == FLOAT32:
         cells += [format_error(approximant.float32_error)]
     if compared:
         cells += [_ratio(row.ratio)]
@@ -141,7 +151,10 @@ def _details(answer: Answer, signs: Signs) -> Table:
     if best.relative_error is not None and best.relative_error < 1:
         errors.append(f"{_error(best, best.relative_error, signs)} relative")
     proven = "proven" if best.error_kind == "certified" else "measured on a grid, not proven"
-    grid.add_row("error", f"{', '.join(errors)} ({proven}, in real arithmetic)")
+    where = "in real arithmetic" if best.fixed_point is None else "with every rounding"
+    grid.add_row("error", f"{', '.join(errors)} ({proven}, {where})")
+    if best.fixed_point is not None:
+        grid.add_row("integers", _integers(best.fixed_point))
     if best.target.arithmetic == FLOAT32:
         grid.add_row("in float32", f"{signs.measured} {format_error(best.float32_error)} absolute")
     grid.add_row("stays sane on", format_interval((best.safe_interval.lo, best.safe_interval.hi)))
@@ -151,6 +164,16 @@ def _details(answer: Answer, signs: Signs) -> Table:
         f" {counts.divisions} div, {counts.additions} add; {counts.multiplicative_depth} levels",
     )
     return grid
+
+
+def _integers(certified: CertifiedProgram) -> str:
+    program = certified.program
+    width = "" if program.bits is None else f", intermediates of {program.bits} bits"
+    inputs = format_count(program.inputs)
+    return (
+        f"result at scale 2^{program.scale}, {program.guard_bits} guard bits{width}; proven by"
+        f" {certified.certificate.proof} for all {inputs} inputs at scale 2^{program.input_scale}"
+    )
 
 
 def _kind(relative: bool) -> str:
