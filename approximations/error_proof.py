@@ -194,7 +194,7 @@ class ErrorProof:
         while boxes.pending.any():
             row = int(np.flatnonzero(boxes.pending.any(axis=1))[0])
             chosen = np.flatnonzero(boxes.pending[row])[:_BOXES_AT_ONCE]
-            others: NDArray[np.bool_] = np.ones(len(boxes), np.bool_)
+            others = np.ones(len(boxes), np.bool_)
             others[chosen] = False
             now, later = boxes[chosen], boxes[others]
             work -= self._cost(now)
@@ -214,7 +214,7 @@ class ErrorProof:
             if stuck.any():
                 failed |= stuck
                 boxes.pending[stuck] = False
-                boxes = boxes[boxes.pending.any(axis=0)]
+                boxes = boxes[np.flatnonzero(boxes.pending.any(axis=0))]
                 if failed[0]:
                     break
         if self.offset:
@@ -300,7 +300,7 @@ class ErrorProof:
         stuck = np.zeros(goal.size, np.bool_)
         rounded = np.isfinite(found.upper) & (found.truncation <= found.rounding)
         # A kink, or a branch point that nobody declared: its values may still be enclosed.  The
-        # models of the function are not numbers there; divisors that may vanish give infinite radii.
+        # models of the function are not numbers there; zeros of divisors make infinite radii.
         narrow = boxes.hi - boxes.lo <= self.domain.width * _NARROW
         rounded |= np.isnan(found.upper) & narrow
         rounded &= boxes.pending & ~boxes.in_balls

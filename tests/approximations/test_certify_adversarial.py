@@ -13,6 +13,7 @@ from odp.approximations import Expression, Function, Interval, constant, get_fun
 from odp.approximations.certify import certify, supremum
 from odp.approximations.error_proof import WORK
 from odp.approximations.expression_symmetry import expression_symmetry
+from odp.approximations.minimax_approximant import minimax
 from odp.approximations.tolerance import Histogram, Tolerance
 
 x = variable("x")
@@ -157,6 +158,23 @@ def test_enclosures_of_published_coefficients(
     # Printed with four digits and found with rounded coefficients.
     assert bounds.lower <= 1.002 * error
     assert bounds.upper >= 0.998 * error
+
+
+@pytest.mark.parametrize(
+    "lo, degree, lower, upper",
+    # Bounds that another program, over Arb too, proved of the minimax polynomials.
+    [(-10, 7, 1.070152e-3, 1.070551e-3), (-10, 9, 6.4746e-5, 6.4775e-5)],
+)
+def test_enclosures_of_minimax_polynomials(
+    lo: float, degree: int, lower: float, upper: float
+) -> None:
+    best = minimax("exp", (lo, 0), degree)
+    bounds = supremum(best.expression, best.function, best.domain, sharpness=1e-4)
+    assert bounds is not None
+    assert bounds.upper <= 1.0001 * bounds.lower
+    # Both are the same minimax error up to what the fits left of it.
+    assert bounds.lower <= upper * 1.0002
+    assert bounds.upper >= lower * 0.9998
 
 
 def test_an_enclosure_of_per_step_minimax_newton() -> None:
