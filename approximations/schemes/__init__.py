@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import MappingProxyType
 
 from odp.approximations.schemes.angle_doubling import AngleDoublingScheme
+from odp.approximations.schemes.caratheodory_fejer import CaratheodoryFejerScheme
 from odp.approximations.schemes.chebyshev import ChebyshevScheme
 from odp.approximations.schemes.chebyshev_pade import ChebyshevPadeScheme
 from odp.approximations.schemes.composition import CompositionScheme
@@ -12,10 +13,12 @@ from odp.approximations.schemes.constant_chain import ConstantChainScheme
 from odp.approximations.schemes.halley import HalleyScheme
 from odp.approximations.schemes.heron import HeronScheme
 from odp.approximations.schemes.minimax import MinimaxScheme
+from odp.approximations.schemes.multipoint_pade import MultipointPadeScheme
 from odp.approximations.schemes.newton import NewtonScheme
 from odp.approximations.schemes.pade import PadeScheme
 from odp.approximations.schemes.scheme import Candidate, Request, Scheme
 from odp.approximations.schemes.squaring import SquaringScheme
+from odp.approximations.schemes.taylor import TaylorScheme
 
 __all__ = ["SCHEMES", "Candidate", "Request", "Scheme"]
 
@@ -31,6 +34,9 @@ _SCHEMES: tuple[Scheme, ...] = (
     AngleDoublingScheme(),
     HalleyScheme(),
     CompositionScheme(),
+    TaylorScheme(),
+    MultipointPadeScheme(),
+    CaratheodoryFejerScheme(),
 )
 
 SCHEMES: MappingProxyType[str, Scheme] = MappingProxyType({s.name: s for s in _SCHEMES})

@@ -23,8 +23,9 @@ from odp.approximations.functions import get_function
 from odp.approximations.interval import Interval
 from odp.approximations.polynomials import CoefficientRangeError, coefficient, horner
 from odp.approximations.schemes.scheme import Candidate, Request, Scheme
+from odp.approximations.taylor_coefficients import taylor_coefficients
 
-__all__ = ["PadeScheme", "pade_coefficients"]
+__all__ = ["PadeScheme", "expansion_point", "pade_coefficients", "sparse_horner"]
 
 _GATES = ("sigmoid", "tanh", "mish_gate")
 _LARGEST_DEGREE = 6
@@ -68,41 +69,13 @@ class PadeScheme(Scheme):
 
 
 @cache
-def _taylor(function: str, point: Fraction, count: int) -> tuple[Fraction, ...]:
-    """The first `count` Taylor coefficients of a registered function at a point.
-
-    Exact from sympy's derivatives where those stay short (exp, sin, cos, sinh, cosh at 0, and
-    rational functions); the others from mpmath's differentiation of the same sympy expression at
-    80 digits, far beyond what float32 coefficients can show.
-    """
-    target = get_function(function)
-    short = function in ("exp", "sin", "cos", "sinh", "cosh") and point == 0
-    if short or (target.exponent is not None and target.exponent.denominator == 1):
-        import sympy
-
-        (x,) = target.sympy.free_symbols
-        at = sympy.Rational(point.numerator, point.denominator)
-        derivatives = [target.sympy.diff(x, order).subs(x, at) for order in range(count)]
-        return tuple(
-            Fraction(int(d.p), int(d.q)) / math.factorial(order)
-            for order, d in enumerate(derivatives)
-        )
-    import mpmath
-
-    with mpmath.workdps(80):
-        centre = mpmath.mpf(point.numerator) / point.denominator
-        values = mpmath.taylor(target.mpmath, centre, count - 1)
-        return tuple(Fraction(str(mpmath.nstr(value, 60))) for value in values)
-
-
-@cache
 def pade_coefficients(
-    function: str, m: int, n: int, point: Fraction = Fraction(0)
+    function: str | Function, m: int, n: int, point: Fraction = Fraction(0)
 ) -> tuple[tuple[Fraction, ...], tuple[Fraction, ...]] | None:
     """Exact coefficients of the Pade approximant of type (m, n), the denominator's first being 1.
 
     Args:
-        function: registered name.
+        function: a function, or its registered name.
         m: degree of the numerator.
         n: degree of the denominator.
         point: where the Taylor series is taken; the coefficients are in ``x - point``.
@@ -115,7 +88,10 @@ def pade_coefficients(
     """
     import sympy
 
-    c = _taylor(function, point, m + n + 1)
+    chosen = get_function(function) if isinstance(function, str) else function
+    c = taylor_coefficients(chosen, point, m + n + 1)
+    if c is None:
+        return None
 
     def series(index: int) -> sympy.Rational:
         return sympy.Rational(c[index].numerator, c[index].denominator) if index >= 0 else 0
@@ -272,7 +248,8 @@ def _power_of_two_scale(request: Request, p: list[float], k: int) -> Fraction:
 def _at_point(request: Request) -> Iterator[Candidate]:
     """Plain Pade of a function at one point, by the number of operations."""
     function = request.function
-    point = _point(request)
+    fixed = request.parameters.get("point")
+    point = expansion_point(function, request.domain) if fixed is None else Fraction(float(fixed))
     x = variable("x")
     shifted = x - coefficient(point) if point else x
     types = [
@@ -292,7 +269,7 @@ def _at_point(request: Request) -> Iterator[Candidate]:
         cost = least(m, n)
         if not request.wants(cost, numerator=m, denominator=n):
             continue
-        coefficients = pade_coefficients(function.name, m, n, point)
+        coefficients = pade_coefficients(function, m, n, point)
         if coefficients is None:
             continue
         p, q = coefficients
@@ -304,8 +281,8 @@ def _at_point(request: Request) -> Iterator[Candidate]:
         else:
             argument = shifted
         try:
-            numerator = _sparse([c / q[-1] for c in p], argument)
-            denominator = _sparse([c / q[-1] for c in q], argument)
+            numerator = sparse_horner([c / q[-1] for c in p], argument)
+            denominator = sparse_horner([c / q[-1] for c in q], argument)
         except CoefficientRangeError:
             continue
         where = f" at {float(point):g}" if point else ""
@@ -325,8 +302,13 @@ def _unshift(coefficients: tuple[Fraction, ...], point: Fraction) -> tuple[Fract
     return tuple(result)
 
 
-def _sparse(coefficients: list[Fraction], t: Expression) -> Expression:
-    """Horner, in t^2 where every other coefficient is zero."""
+def sparse_horner(coefficients: list[Fraction], t: Expression) -> Expression:
+    """Horner, in t^2 where every other coefficient is zero.
+
+    Args:
+        coefficients: ascending.
+        t: the variable.
+    """
     values = [float(c) for c in coefficients]
     if len(values) > 2 and not any(coefficients[1::2]):
         return horner(values[0::2], t * t)
@@ -335,15 +317,18 @@ def _sparse(coefficients: list[Fraction], t: Expression) -> Expression:
     return horner(values, t)
 
 
-def _point(request: Request) -> Fraction:
-    """The user's point, or the centre of the domain (geometric for positive-scale functions)."""
-    fixed = request.parameters.get("point")
-    domain, function = request.domain, request.function
-    if fixed is not None:
-        return Fraction(float(fixed))
-    if function.positive_scale and domain.ratio < math.inf:
+def expansion_point(function: Function, domain: Interval, *, geometric: bool = True) -> Fraction:
+    """The centre of a domain, where a series is taken unless the user says otherwise.
+
+    Args:
+        function: with a symmetry about 0 the centre is 0, where the domain contains it.
+        domain: finite.
+        geometric: whether the geometric mean is the centre for functions of positive scale.
+    """
+    symmetric = function.centre is not None or function.parity is not None
+    if geometric and function.positive_scale and domain.ratio < math.inf:
         centre = math.copysign(math.sqrt(abs(domain.lo) * abs(domain.hi)), domain.lo)
-    elif domain.contains(0.0) and (function.centre is not None or function.parity is not None):
+    elif domain.contains(0.0) and symmetric:
         return Fraction(0)
     else:
         centre = (domain.lo + domain.hi) / 2
