@@ -1,10 +1,10 @@
 """Steps towards x^(-1/q) from a seed centred on the domain: reciprocal, rsqrt, sqrt and roots.
 
-``y <- y P(w)``, ``w = x y^q``, evaluated as ``(x y) y``: Newton's step for P of degree 1, and steps
-of order 3 and 5.  With the best constants in every step (`root_steps`) a seed ``s + c/(x + g)`` and
-three steps of order 2 have 1.3e-10 on a domain of ratio 100 and 2.1e-5 on one of ratio 1e4, where
-``2/(1 + x)`` and Newton's own constants have 8e-3 and 0.4.  Without a division the seed is a
-polynomial.
+``y <- y R(w)``, ``w = x y^q``, evaluated as ``(x y) y``: Newton's step for R of degree 1, steps of
+order 3 and 5 for degree 2 and 4, and Halley's, which has a division and is best far away.  With
+the best constants in every step (`root_steps`) a seed ``s + c/(x + g)`` and three Newton steps have
+1.3e-10 on a domain of ratio 100 and 2.1e-5 on one of ratio 1e4, where ``2/(1 + x)`` and Newton's
+own constants have 8e-3 and 0.4.  Without a division the seed is a polynomial.
 
 Source of the composition: arXiv 2505.16932; of the steps: A. S. Householder, The Numerical
 Treatment of a Single Nonlinear Equation (1970), section 4.4.
@@ -12,6 +12,7 @@ Treatment of a Single Nonlinear Equation (1970), section 4.4.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from functools import cache
@@ -28,23 +29,34 @@ from odp.approximations.schemes.root_plan import (
     Sequence,
     absolute_error,
     root_plan,
+    seeds,
     sequences,
     working_interval,
 )
 from odp.approximations.schemes.root_seeds import SEEDS, SeedKind, best_seed
 from odp.approximations.schemes.root_steps import (
-    apply_polynomial,
+    STEPS,
+    Step,
+    StepKind,
     best_steps,
     normalised,
     plain_steps,
-    polynomial_products,
 )
 from odp.approximations.schemes.scheme import Candidate, Request, Scheme
 
-__all__ = ["NewtonScheme", "newton_step", "rounding_margin"]
+__all__ = [
+    "PRODUCTS",
+    "NewtonScheme",
+    "newton_step",
+    "power_of_root",
+    "rounding_margin",
+    "seed_additions",
+]
 
-# Multiplications from y to w = x y^q.
-_PRODUCTS = {1: 1, 2: 2, 3: 3, 4: 3}
+PRODUCTS = {1: 1, 2: 2, 3: 3, 4: 3}
+"""Multiplications, one after the other, from y to w = x y^q."""
+
+_MOST_PLAIN_STEPS = 40
 # Roundings that may carry z above the interval of a step, with room to spare.
 _ROUNDINGS = 64
 
@@ -73,14 +85,14 @@ def rounding_margin(request: Request) -> float:
 
 
 class NewtonScheme(Scheme):
-    """Seeds and steps of order 2, 3 and 5, with the best constants for the domain in each."""
+    """Seeds and steps of four kinds, with the best constants for the domain in each."""
 
     name = "newton"
-    summary = "Newton steps, and steps of order 3 and 5, from a seed centred on the domain"
+    summary = "Newton, Halley and higher steps for roots from a seed centred on the domain"
     parameters: ClassVar[Mapping[str, str]] = {
         "steps": "number of iterations",
         "seed": "shifted s+c/(x+g), rational c/(x+g), constant, linear, quadratic or quartic",
-        "order": "2 (Newton), 3 or 5 for every step; left out, steps of several orders may follow",
+        "step": "newton, third, fifth (the order) or halley, for every step; left out, any mixture",
         "scaled": "whether the constants of each step are optimised for the domain",
     }
 
@@ -98,84 +110,100 @@ class NewtonScheme(Scheme):
         scaled = request.parameters.get("scaled", True) is not False
         margin = rounding_margin(request)
         for option in _options(request, plan, ratio, scaled=scaled):
-            order = option.orders[0] if len(set(option.orders)) == 1 else "mixed"
+            kind = option.kinds[0] if len(set(option.kinds)) == 1 else "mixed"
             parameters = Parameters(
-                steps=len(option.orders), seed=option.seed, order=order, scaled=scaled
+                steps=len(option.kinds), seed=option.seed, step=kind, scaled=scaled
             )
             if not request.wants(option.cost, **parameters):
                 continue
+            if not request.accepts(absolute_error(request, plan, option.error)):
+                continue
             seed = best_seed(plan.root, option.seed, ratio)
             if scaled:
-                upper, polynomials, error = best_steps(plan.root, option.orders, seed.rho, margin)
+                upper, steps, error = best_steps(plan.root, option.kinds, seed.rho, margin)
             else:
-                upper, polynomials, error = plain_steps(plan.root, option.orders, seed.rho)
+                upper, steps, error = plain_steps(plan.root, len(option.kinds), seed.rho)
             if not request.accepts(absolute_error(request, plan, error)):
                 continue
-            scale, polynomials = normalised(plan.root, polynomials)
+            scale, steps = normalised(plan.root, steps)
             try:
                 y = seed.expression(centre, scale * upper / seed.peak * centre ** (-1 / plan.root))
-                expression = _steps(plan, y, polynomials)
+                expression = _iteration(plan, y, steps)
             except CoefficientRangeError:
                 continue
             yield Candidate(expression, parameters, _description(request, option, scaled=scaled))
 
 
 def _options(request: Request, plan: RootPlan, ratio: float, *, scaled: bool) -> Iterator[Sequence]:
-    def cost(seed: SeedKind, orders: tuple[int, ...]) -> float:
+    def cost(seed: SeedKind, kinds: tuple[StepKind, ...]) -> float:
         products, constants, divisions = SEEDS[seed]
-        additions = {"shifted": 2, "quartic": 5}.get(seed, max(products, divisions))
-        steps = [polynomial_products(order) for order in orders]
-        total = products + sum(_PRODUCTS[plan.root] + k + 1 for k in steps)
-        total += plan.products if orders else plan.x_power + plan.y_power - 1
-        additions += sum({0: 1, 1: 2, 2: 5}[k] for k in steps)
-        depth = products + divisions + sum(_PRODUCTS[plan.root] + k + 1 for k in steps)
-        return request.cost(total, constants, divisions, additions, depth)
+        additions = seed_additions(seed)
+        depth = products + divisions
+        for kind in kinds:
+            step = STEPS[kind]
+            products += PRODUCTS[plan.root] + step.multiplications + 1
+            divisions += step.divisions
+            additions += step.additions
+            depth += PRODUCTS[plan.root] + step.multiplications + step.divisions + 1
+        products += plan.products if kinds else plan.x_power + plan.y_power - 1
+        return request.cost(products, constants, divisions, additions, depth)
 
     if scaled:
         yield from sequences(request, plan, ratio, cost)
         return
-    # Newton's own constants, for comparison: every seed, one order.
-    most = request.parameters.get("steps", 40)
-    counts = range(int(most) + 1) if isinstance(most, int) else ()
-    kinds = [kind for kind in SEEDS if plan.root > 1 or not SEEDS[kind][2]]
-    listed = [(cost(kind, (2,) * n), kind, n) for kind in kinds for n in counts]
-    for price, kind, n in sorted(listed):
-        if price < request.cost_limit:
-            yield Sequence(price, kind, (2,) * n, 0.0)
+    # Newton's own constants, for comparison.
+    fixed = request.parameters.get("steps")
+    counts = [fixed] if isinstance(fixed, int) else range(_MOST_PLAIN_STEPS + 1)
+    newton: tuple[StepKind, ...] = ("newton",)
+    for price, _, count, seed in sorted(
+        (cost(seed, newton * count), index, count, seed)
+        for index, seed in enumerate(seeds(request, plan))
+        for count in counts
+    ):
+        yield Sequence(price, seed, newton * count, 0.0)
 
 
-def _steps(plan: RootPlan, y: Expression, polynomials: list[tuple[float, ...]]) -> Expression:
+def seed_additions(seed: SeedKind) -> int:
+    """Additions of a seed."""
+    return {"constant": 0, "linear": 1, "quadratic": 2, "quartic": 5, "rational": 1, "shifted": 2}[
+        seed
+    ]
+
+
+def _iteration(plan: RootPlan, y: Expression, steps: list[Step]) -> Expression:
     """The steps, and the power of x and y that is wanted."""
     x = variable("x")
     product: Expression | None = None
-    for polynomial in polynomials:
+    for step in steps:
         if plan.root == 4:
             square = y * y
-            factor = apply_polynomial(polynomial, x * square * square)
+            factor = step.factor(x * square * square)
         else:
-            product = x * y
-            w = product
+            product = w = x * y
             for _ in range(plan.root - 1):
                 w = w * y
-            factor = apply_polynomial(polynomial, w)
+            factor = step.factor(w)
         # For sqrt and the like x y is wanted: the last step multiplies it instead of y.
         product = None if product is None else product * factor
         y = y * factor
-    result: Expression | None = product if plan.x_power else None
-    x_power, y_power = plan.x_power, plan.y_power
-    if result is not None and plan.root in (2, 3):
-        x_power, y_power = x_power - 1, y_power - 1
-    else:
-        result = None
-    for part, power in ((x, x_power), (y, y_power)):
-        for _ in range(power):
-            result = part if result is None else part * result
-    assert result is not None
+    return power_of_root(plan, y, product)
+
+
+def power_of_root(plan: RootPlan, y: Expression, product: Expression | None) -> Expression:
+    """``x^n y^m`` as the plan wants it; `product` is x y where that is there already."""
+    factors = [variable("x")] * plan.x_power + [y] * plan.y_power
+    if plan.x_power and product is not None and plan.root in (2, 3):
+        factors = [product, *factors[1:-1]]
+    result = factors[0]
+    for factor in factors[1:]:
+        result = factor * result
     return result
 
 
 def _description(request: Request, option: Sequence, *, scaled: bool) -> str:
-    orders = "+".join(map(str, option.orders))
-    kind = f"best steps of order {orders}" if scaled else f"{len(option.orders)} Newton steps"
-    after = f"{kind} after" if option.orders else "only"
-    return f"{request.function.name}: {after} a {option.seed} seed"
+    if not option.kinds:
+        return f"{request.function.name}: a {option.seed} seed"
+    runs = [(kind, len(list(run))) for kind, run in itertools.groupby(option.kinds)]
+    steps = " + ".join(f"{count} {kind}" if count > 1 else kind for kind, count in runs)
+    best = "best " if scaled else ""
+    return f"{request.function.name}: {best}{steps} steps after a {option.seed} seed"

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import heapq
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from odp.approximations.function import Function
 from odp.approximations.interval import Interval
 from odp.approximations.schemes.root_seeds import SEEDS, SeedKind, best_seed
-from odp.approximations.schemes.root_steps import ORDERS, error_after
+from odp.approximations.schemes.root_steps import STEPS, StepKind, error_after
 from odp.approximations.schemes.scheme import Request
 from odp.approximations.tolerance import Tolerance
 
@@ -19,6 +18,7 @@ __all__ = [
     "Sequence",
     "absolute_error",
     "root_plan",
+    "seeds",
     "sequences",
     "working_interval",
 ]
@@ -28,6 +28,8 @@ _LARGEST_POWER = 3
 _MOST_STEPS = 40
 # The table of step errors is right to about this share.
 _TABLE = 0.97
+# Below this the error is rounding.
+_EXACT = 2.0**-50
 
 
 @dataclass(frozen=True)
@@ -84,11 +86,11 @@ def working_interval(request: Request, plan: RootPlan) -> Interval | None:
 
 @dataclass(frozen=True)
 class Sequence:
-    """A seed and the orders of the steps after it, with its cost and about its final error."""
+    """A seed and the steps after it, with their cost and about the final error."""
 
     cost: float
     seed: SeedKind
-    orders: tuple[int, ...]
+    kinds: tuple[StepKind, ...]
     error: float
 
 
@@ -96,7 +98,7 @@ def sequences(
     request: Request,
     plan: RootPlan,
     ratio: float,
-    cost: Callable[[SeedKind, tuple[int, ...]], float],
+    cost: Callable[[SeedKind, tuple[StepKind, ...]], float],
 ) -> Iterator[Sequence]:
     """Seeds with steps by rising cost, without those that a cheaper sequence beats.
 
@@ -106,43 +108,51 @@ def sequences(
         ratio: of the bounds of the interval.
         cost: what a seed with steps costs.
     """
-    steps = request.parameters.get("steps")
-    waiting: list[tuple[float, int, str, tuple[int, ...], float]] = []
-    for index, kind in enumerate(SEEDS):
-        if plan.root == 1 and SEEDS[kind][2]:
-            # With a division there is nothing left to iterate.
-            continue
-        if request.parameters.get("seed", kind) == kind:
-            price = cost(kind, ())
-            if price < math.inf:
-                rho = best_seed(plan.root, kind, ratio).rho
-                heapq.heappush(waiting, (price, index, kind, (), rho))
-    number = len(SEEDS)
+    fixed = request.parameters.get("steps")
+    most = fixed if isinstance(fixed, int) else _MOST_STEPS
+    waiting: list[tuple[float, int, SeedKind, tuple[StepKind, ...], float]] = []
+    number = 0
+
+    def wait(seed: SeedKind, kinds: tuple[StepKind, ...], rho: float) -> None:
+        nonlocal number
+        price = cost(seed, kinds)
+        if price < request.cost_limit:
+            number += 1
+            heapq.heappush(waiting, (price, number, seed, kinds, rho))
+
+    for seed in seeds(request, plan):
+        wait(seed, (), best_seed(plan.root, seed, ratio).rho)
     # With a fixed number of steps, one that has fewer left is no worse for a larger spread.
     best: dict[int, float] = {}
     while waiting:
-        price, _, name, orders, rho = heapq.heappop(waiting)
+        price, _, seed, kinds, rho = heapq.heappop(waiting)
         if price >= request.cost_limit:
             return
-        kind = next(k for k in SEEDS if k == name)
-        key = len(orders) if steps is not None else 0
+        key = len(kinds) if isinstance(fixed, int) else 0
         if rho <= best.get(key, 0.0):
             continue
         best[key] = rho
         error = (1 - rho) / (1 + rho)
-        yield Sequence(price, kind, orders, error * _TABLE)
-        if len(orders) >= (steps if isinstance(steps, int) else _MOST_STEPS) or error < 2.0**-50:
+        yield Sequence(price, seed, kinds, error * _TABLE)
+        if len(kinds) >= most or error < _EXACT:
             continue
-        for order in ORDERS:
-            if request.parameters.get("order", order) != order:
+        for kind, step in STEPS.items():
+            if plan.root == 1 and step.divisions:
                 continue
-            longer = (*orders, order)
-            reached = error_after(plan.root, order, rho)
-            number += 1
-            heapq.heappush(
-                waiting,
-                (cost(kind, longer), number, kind, longer, (1 - reached) / (1 + reached)),
-            )
+            if request.parameters.get("step", kind) == kind:
+                reached = error_after(plan.root, kind, rho)
+                wait(seed, (*kinds, kind), (1 - reached) / (1 + reached))
+
+
+def seeds(request: Request, plan: RootPlan) -> list[SeedKind]:
+    """The seeds that a request may use."""
+    fixed = request.parameters.get("seed")
+    # With a division there is nothing left to iterate for 1/x.
+    return [
+        kind
+        for kind, (_, _, divisions) in SEEDS.items()
+        if fixed in (None, kind) and not (plan.root == 1 and divisions)
+    ]
 
 
 def absolute_error(request: Request, plan: RootPlan, relative: float) -> float:

@@ -1,17 +1,17 @@
-"""Steps towards x^(-1/q) without a division, with the best constants for what is still missing.
+"""Steps towards x^(-1/q) with the best constants for what is still missing.
 
 In terms of ``z = x^(1/q) y``, which is 1 where y is right, and ``w = x y^q = z^q`` a step is
-``z <- z P(w)`` with a polynomial P.  From the defining equation, ``y = y0 (1 - r)^(-1/q)`` with
-``r = 1 - x y0^q``: cut after r^m this is a step of order m + 1, Newton's for m = 1.  It is best at
-z = 1.  For z anywhere in [rho, 1] the best P is the one that brings z P(w) closest to 1 throughout,
-a linear minimax problem; since a step maps an interval to an interval, and a scale common to all z
-can be absorbed by the step before, taking the best step each time is the best composition (N.
-Amsel, D. Persson, C. Musco, R. Gower, The Polar Express, arXiv 2505.16932, theorem 3.1; E. Lee, J.
-Lee, J. No, Y. Kim, Minimax approximation of sign function by composite polynomial, 2020).
+``z <- z R(w)``.  From the defining equation, ``y = y0 (1 - r)^(-1/q)`` with ``r = 1 - x y0^q``: cut
+after r^m this is a step of order m + 1 without a division, Newton's for m = 1; the (1,1) Pade
+approximant is Halley's.  They are best at z = 1.  For z anywhere in [rho, 1] the best R is the one
+that brings z R(w) closest to 1 throughout, a linear or rational minimax problem; since a step maps
+an interval to an interval, and a scale common to all z can be absorbed by the step before, taking
+the best step each time is the best composition (N. Amsel, D. Persson, C. Musco, R. Gower, The Polar
+Express, arXiv 2505.16932, theorem 3.1; E. Lee, J. Lee, J. No, Y. Kim, Minimax approximation of sign
+function by composite polynomial, 2020).
 
-Scaling y before each step makes P's leading coefficient 1, so a step takes m = 1, 2 or 4 additive
-constants and 0, 1 or 2 multiplications beside those for w and for y P: m = 3 would cost as much as
-m = 4, whose quartic has Knuth's form.
+Scaling y before each step makes the leading coefficient of a polynomial R, or the 1 of Halley's
+``1 + c/(w + g)``, equal to 1: no step multiplies by a constant.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache, lru_cache
+from typing import Literal
 
 import numpy as np
 from numpy.polynomial import Chebyshev, Polynomial
@@ -29,24 +30,44 @@ from odp.approximations.expression import Expression
 from odp.approximations.polynomials import CoefficientRangeError, coefficient
 from odp.approximations.preprocessed_forms import knuth_quartic
 from odp.approximations.remez import Problem, minimax
+from odp.approximations.schemes.root_seeds import best_seed
 
 __all__ = [
-    "ORDERS",
+    "STEPS",
     "Step",
-    "apply_polynomial",
+    "StepCost",
+    "StepKind",
     "best_step",
     "best_steps",
     "error_after",
     "inverse_root_series",
     "normalised",
     "plain_steps",
-    "polynomial_products",
 ]
 
 Array = NDArray[np.float64]
 
-ORDERS = (2, 3, 5)
-"""Orders of convergence of the steps; the degree of P is one less."""
+StepKind = Literal["newton", "third", "fifth", "halley"]
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """What R(w) takes: its order of convergence, and operations besides those for w and y R."""
+
+    order: int
+    multiplications: int
+    divisions: int
+    additions: int
+
+
+STEPS: dict[StepKind, StepCost] = {
+    "newton": StepCost(2, 0, 0, 1),
+    "third": StepCost(3, 1, 0, 2),
+    # A quartic in Knuth's form; a cubic would take as many multiplications.
+    "fifth": StepCost(5, 2, 0, 5),
+    "halley": StepCost(3, 0, 1, 2),
+}
+"""The kinds of step; operations follow each other, so that depth is their sum."""
 
 _POINTS = 300
 # An error below this is rounding: the series' own constants are as good.
@@ -74,50 +95,95 @@ def inverse_root_series(root: int, degree: int) -> tuple[Fraction, ...]:
 
 @dataclass(frozen=True)
 class Step:
-    """A step ``z <- z P(z^root)`` on an interval of z that ends at 1.
+    """A step ``y <- y R(w)``.
 
     Attributes:
-        coefficients: of P, ascending.
-        error: largest |z P - 1| on the interval.
+        kind: which one.
+        values: ascending coefficients of a polynomial R, or (factor, offset, shift) of
+            ``shift + factor/(w + offset)``.
+        error: largest |z R - 1| on the interval [rho, 1] that it was made for.
     """
 
-    coefficients: tuple[float, ...]
+    kind: StepKind
+    values: tuple[float, ...]
     error: float
+
+    def apply(self, z: Array, root: int) -> Array:
+        """Z after the step."""
+        w = z**root
+        if self.kind == "halley":
+            factor, offset, shift = self.values
+            return np.asarray(z * (shift + factor / (w + offset)))
+        return np.asarray(z * np.polynomial.polynomial.polyval(w, np.array(self.values)))
+
+    def scaled(self, root: int, before: float, after: float) -> Step:
+        """The same step between ``y before`` and ``y after``: ``after z' = before z R(..)``."""
+        gain = after / before
+        if self.kind == "halley":
+            factor, offset, shift = self.values
+            power = before**root
+            return Step(
+                self.kind, (gain * factor * power, offset * power, gain * shift), self.error
+            )
+        values = (c * gain * before ** -(j * root) for j, c in enumerate(self.values))
+        return Step(self.kind, tuple(values), self.error)
+
+    def factor(self, w: Expression) -> Expression:
+        """R(w) of a step from `normalised`.
+
+        Raises:
+            CoefficientRangeError: for a constant that is not finite.
+        """
+        c = [*self.values[:-1], float(round(self.values[-1]))]
+        if not all(map(math.isfinite, c)):
+            raise CoefficientRangeError("a step has a constant that is not finite")
+        if self.kind == "halley":
+            return coefficient(c[0]) / (w + coefficient(c[1])) + 1
+        if self.kind == "newton":
+            return coefficient(c[0]) - w
+        if self.kind == "third":
+            return (w + coefficient(c[1])) * w + coefficient(c[0])
+        return knuth_quartic(c, w)
 
 
 @lru_cache(maxsize=4096)
-def best_step(root: int, order: int, rho: float) -> Step:
-    """The step of an order that brings z in [rho, 1] closest to 1.
+def best_step(root: int, kind: StepKind, rho: float) -> Step:
+    """The step of a kind that brings z in [rho, 1] closest to 1, for x^(-1/root)."""
+    if kind != "halley":
+        return _best_polynomial(root, kind, rho)
+    # z (s + c/(w + g)) with z = w^(1/root): the seed with a shift, for w in place of x.
+    low = rho**root
+    seed = best_seed(root, "shifted", 1 / low)
+    factor, offset, shift = seed.values
+    level, centre = 2 / (seed.peak * (1 + seed.rho)), math.sqrt(low)
+    gain = level * centre ** (-1 / root)
+    values = (gain * factor * centre, offset * centre, gain * shift)
+    return Step(kind, values, (1 - seed.rho) / (1 + seed.rho))
 
-    Args:
-        root: q of x^(-1/q).
-        order: one of `ORDERS`.
-        rho: lower end of the interval, between 0 and 1.
-    """
-    degree = order - 1
+
+def _best_polynomial(root: int, kind: StepKind, rho: float) -> Step:
+    degree = STEPS[kind].order - 1
     low = rho**root
     t = -np.cos(np.linspace(0.0, np.pi, _POINTS))
     # Dense near the lower end in proportion: there z varies by orders of magnitude.
-    w = np.unique(
-        np.concatenate([(1 + low) / 2 + (1 - low) / 2 * t, np.geomspace(low, 1, _POINTS)])
-    )
-    w[0], w[-1] = low, 1.0
+    w = np.concatenate([(1 + low) / 2 + (1 - low) / 2 * t, np.geomspace(low, 1, _POINTS)])
+    w = np.unique(np.clip(w, low, 1.0))
     z = w ** (1 / root)
-    position = (2 * w - 1 - low) / (1 - low)
     # What the series leaves, about the middle of the interval, is small: less is lost in rounding.
     middle = ((1 + rho) / 2) ** root
-    series = [float(c) * middle ** -(j + 1 / root) for j, c in enumerate(_floats(root, degree))]
+    series = [c * middle ** -(j + 1 / root) for j, c in enumerate(_floats(root, degree))]
     missing = 1 - z * np.polynomial.polynomial.polyval(w, series)
     left = float(np.abs(missing).max())
     if left < _NEGLIGIBLE:
-        return Step(tuple(series), left)
+        return Step(kind, tuple(series), left)
+    position = (2 * w - 1 - low) / (1 - low)
     basis = z[:, None] * np.polynomial.chebyshev.chebvander(position, degree)
     fit = minimax(Problem(basis, np.ones((w.size, 1)), missing, np.ones_like(w)))
     if fit is None or fit.error >= left:
-        return Step(tuple(series), left)
+        return Step(kind, tuple(series), left)
     correction = Chebyshev(fit.p / fit.q[0], domain=[low, 1.0]).convert(kind=Polynomial).coef
     padded = np.concatenate([correction, np.zeros(degree + 1 - len(correction))])
-    return Step(tuple(float(c) for c in np.asarray(series) + padded), fit.error)
+    return Step(kind, tuple((np.asarray(series) + padded).tolist()), fit.error)
 
 
 @cache
@@ -126,20 +192,22 @@ def _floats(root: int, degree: int) -> tuple[float, ...]:
 
 
 @cache
-def _table(root: int, order: int) -> tuple[Array, Array]:
+def _table(root: int, kind: StepKind) -> tuple[Array, Array]:
     """Logarithms of log(1/rho) before and after the best step."""
     # From where the error is still well above float64's rounding.
-    before = np.geomspace(2 * 1e-11 ** (1 / order), 45.0, _TABLE_POINTS)
-    errors = np.array([best_step(root, order, math.exp(-d)).error for d in before])
+    before = np.geomspace(2 * 1e-11 ** (1 / STEPS[kind].order), 45.0 / root, _TABLE_POINTS)
+    errors = np.array([best_step(root, kind, math.exp(-d)).error for d in before])
     after = np.log1p(errors) - np.log1p(-np.minimum(errors, 1 - 1e-16))
     return np.log(before), np.log(np.maximum(after, 1e-300))
 
 
-def error_after(root: int, order: int, rho: float) -> float:
-    """The error of the best step, to 1 %, without fitting it: for choosing a sequence of steps."""
+def error_after(root: int, kind: StepKind, rho: float) -> float:
+    """The error of the best step, to 3 %, without fitting it: for choosing a sequence of steps."""
     if rho >= 1.0:
         return 0.0
-    before, after = _table(root, order)
+    if rho <= 0.0:
+        return 1.0
+    before, after = _table(root, kind)
     spread = math.log(-math.log(rho))
     if spread < before[0]:
         # There the error is a power of the spread.
@@ -151,96 +219,65 @@ def error_after(root: int, order: int, rho: float) -> float:
 
 
 def best_steps(
-    root: int, orders: tuple[int, ...], rho: float, margin: float
-) -> tuple[float, list[tuple[float, ...]], float]:
-    """Polynomials of a sequence of best steps, for z that starts in [rho, 1] times a scale.
+    root: int, kinds: tuple[StepKind, ...], rho: float, margin: float
+) -> tuple[float, list[Step], float]:
+    """A sequence of best steps, for z that starts in [rho, 1] times a scale.
 
     Args:
         root: q of x^(-1/q).
-        orders: order of every step.
+        kinds: kind of every step.
         rho: lower end of the interval of z at the start, in units of its upper end.
         margin: how far above its interval rounding may carry z, as a share.
 
     Returns:
-        The upper end of z that the seed must have, the coefficients of every step's P(w),
-        ascending, and the final largest |z - 1|.
+        The upper end of z that the seed must have, the steps, and the final largest |z - 1|.
     """
-    polynomials: list[tuple[float, ...]] = []
-    upper, error = 1.0, (1 - rho) / (1 + rho)
-    if not orders:
-        return 2 / (1 + rho), [], error
-    for order in orders:
+    if not kinds:
+        return 2 / (1 + rho), [], (1 - rho) / (1 + rho)
+    steps: list[Step] = []
+    upper, error = 1.0, 1.0
+    for kind in kinds:
         rho = rho / (1 + margin)
-        step = best_step(root, order, rho)
+        step = best_step(root, kind, rho)
         # The step is made for z up to 1; what reaches it is up to `upper`, and a little more.
-        unit = upper * (1 + margin) if polynomials else 1.0
-        polynomials.append(
-            tuple(c * unit ** -(j * root + 1) for j, c in enumerate(step.coefficients))
-        )
+        unit = upper * (1 + margin) if steps else 1.0
+        steps.append(step.scaled(root, unit, 1.0))
         upper, error = 1 + step.error, step.error
         rho = (1 - error) / (1 + error)
-    return 1 / (1 + margin), polynomials, error
+    return 1 / (1 + margin), steps, error
 
 
-def plain_steps(
-    root: int, orders: tuple[int, ...], rho: float
-) -> tuple[float, list[tuple[float, ...]], float]:
-    """The same with the series' own constants, which are best at z = 1, in every step."""
+def plain_steps(root: int, count: int, rho: float) -> tuple[float, list[Step], float]:
+    """The same with Newton's own constants, which are best at z = 1, in every step."""
+    series = _floats(root, 1)
     low, high = 2 * rho / (1 + rho), 2 / (1 + rho)
-    if orders:
-        # A seed above this limit would change the sign of a step of order 2.
-        series = _floats(root, orders[0] - 1)
-        limit = 0.999 * (-series[0] / series[1]) ** (1 / root) if orders[0] == 2 else high
+    if count:
+        # A seed above this limit would change the sign of the step.
+        limit = 0.999 * (-series[0] / series[1]) ** (1 / root)
         low, high = low * min(1.0, limit / high), min(high, limit)
-    upper = high
-    polynomials: list[tuple[float, ...]] = []
-    for order in orders:
-        series = _floats(root, order - 1)
-        polynomials.append(series)
-        # z P(w) changes its direction at z = 1 alone.
-        z = np.array([low, high, *([1.0] if low <= 1 <= high else [])])
-        mapped = z * np.polynomial.polynomial.polyval(z**root, series)
+    upper, step = high, Step("newton", series, math.nan)
+    for _ in range(count):
+        # z R(w) changes its direction at z = 1 alone.
+        mapped = step.apply(np.array([low, high, *([1.0] if low <= 1 <= high else [])]), root)
         low, high = float(mapped.min()), float(mapped.max())
         if low <= 0:
-            return upper, polynomials, math.inf
-    return upper, polynomials, max(abs(1 - low), abs(1 - high))
+            return upper, [step] * count, math.inf
+    return upper, [step] * count, max(abs(1 - low), abs(1 - high))
 
 
-def normalised(
-    root: int, polynomials: list[tuple[float, ...]]
-) -> tuple[float, list[tuple[float, ...]]]:
-    """The same steps on a scaled y, so that the leading coefficients are 1 or -1.
+def normalised(root: int, steps: list[Step]) -> tuple[float, list[Step]]:
+    """The same steps on a scaled y, so that leading coefficients and shifts are 1 or -1.
 
     Returns:
-        What y is multiplied by at the start, and the coefficients; at the end y is itself again.
+        What y is multiplied by at the start, and the steps; at the end y is itself again.
     """
-    scale = 1.0
-    scaled: list[tuple[float, ...]] = []
-    for c in reversed(polynomials):
-        degree = len(c) - 1
-        # y = s v, and the y of the next step is `scale` v': v' = v sum c_j s^(jq + 1) w^j / scale.
-        s = (scale / abs(c[-1])) ** (1 / (1 + degree * root))
-        scaled.append(tuple(c[j] * s ** (j * root + 1) / scale for j in range(degree + 1)))
-        scale = s
-    return 1 / scale, scaled[::-1]
-
-
-def polynomial_products(order: int) -> int:
-    """Multiplications of P(w) in a step of this order."""
-    return {2: 0, 3: 1, 5: 2}[order]
-
-
-def apply_polynomial(coefficients: tuple[float, ...], w: Expression) -> Expression:
-    """A polynomial of degree 1, 2 or 4 in w with leading coefficient 1, or -1 for degree 1.
-
-    Raises:
-        CoefficientRangeError: for a constant that is not finite.
-    """
-    c = (*coefficients[:-1], float(round(coefficients[-1])))
-    if not all(map(math.isfinite, c)):
-        raise CoefficientRangeError("a step has a constant that is not finite")
-    if len(c) == 2:
-        return coefficient(c[0]) - w
-    if len(c) == 3:
-        return (w + coefficient(c[1])) * w + coefficient(c[0])
-    return knuth_quartic(c, w)
+    after = 1.0
+    found: list[Step] = []
+    for step in reversed(steps):
+        last, degree = abs(step.values[-1]), len(step.values) - 1
+        power = 1 if step.kind == "halley" else 1 + degree * root
+        # With y b for y before the step the last value becomes last (after/b) b^(-degree root).
+        before = (after * last) ** (1 / power)
+        found.append(step.scaled(root, before, after))
+        after = before
+    return after, found[::-1]
