@@ -25,7 +25,7 @@ from odp.approximations.polynomials import (
     coefficient,
     interpolate,
 )
-from odp.approximations.schemes.scheme import Candidate, Request, Scheme
+from odp.approximations.schemes.scheme import Candidate, Request, Scheme, in_form
 
 __all__ = ["ChebyshevScheme"]
 
@@ -116,7 +116,7 @@ def _plain(request: Request) -> Iterator[Candidate]:
             yield Candidate(
                 expression,
                 Parameters(degree=degree, form=form),
-                f"chebyshev degree {degree} of {function.name}, {form}",
+                f"chebyshev degree {degree} of {function.name}{in_form(form)}",
             )
 
 

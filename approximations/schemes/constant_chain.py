@@ -94,7 +94,7 @@ class ConstantChainScheme(Scheme):
             yield Candidate(
                 expression,
                 Parameters(squarings=squarings, start=start),
-                f"chain of {squarings} squarings with free constants from a {start} start",
+                f"chain of {squarings} squarings, {start} start",
             )
 
 

@@ -19,7 +19,7 @@ from odp.approximations.interval import Interval
 from odp.approximations.target import TARGETS, Target
 from odp.approximations.tolerance import Tolerance
 
-__all__ = ["Candidate", "Request", "Scheme"]
+__all__ = ["Candidate", "Request", "Scheme", "in_form"]
 
 Array = NDArray[np.float64]
 
@@ -172,3 +172,12 @@ class Scheme(ABC):
     @abstractmethod
     def candidates(self, request: Request) -> Iterator[Candidate]:
         """Candidates in order of rising cost, the likely hopeless ones left out."""
+
+
+def in_form(form: str) -> str:
+    """How a description names the form of evaluation: not at all where ``x`` is used as it is.
+
+    >>> in_form("raw"), in_form("clenshaw")
+    ('', ', clenshaw')
+    """
+    return "" if form == "raw" else f", {form}"

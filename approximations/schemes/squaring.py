@@ -83,7 +83,7 @@ class SquaringScheme(Scheme):
             yield Candidate(
                 expression,
                 Parameters(degree=degree, squarings=k),
-                f"minimax degree {degree} of exp(x/2^{k}), {k} squarings",
+                f"(minimax degree {degree} of exp(x/{2**k}))^{2**k}",
             )
 
 
