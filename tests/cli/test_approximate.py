@@ -82,7 +82,8 @@ def test_numbers_are_whole_at_every_width(width: int, exp_answer: Answer) -> Non
     assert max(map(len, lines)) <= width
     assert "…" not in "".join(lines)
     header = next(line for line in lines if "mul" in line)
-    assert ("depth" in header) == (width >= 100)
+    assert ("add" in header) == ("float32" in header) == (width >= 100)
+    assert ("depth" in header) == (width >= 140)
     assert ("safe interval" in header) == (width >= 140)
 
 

@@ -87,12 +87,13 @@ def _table(answer: Answer, width: int, signs: Signs, *, with_front: bool) -> Tab
     number_column(table, "div")
     if width >= WIDE:
         number_column(table, "add")
+    if width >= VERY_WIDE:
         number_column(table, "depth")
     number_column(table, "cost")
     number_column(table, f"{_kind(answer.best.approximant.relative)[:3]} error")
     single = answer.question.target.arithmetic == FLOAT32
     if width >= WIDE and single:
-        number_column(table, "float32")
+        number_column(table, "float32 abs" if answer.best.approximant.relative else "float32")
     if compared:
         number_column(table, "/ limit")
     if width >= VERY_WIDE:
@@ -103,11 +104,9 @@ def _table(answer: Answer, width: int, signs: Signs, *, with_front: bool) -> Tab
         mark = Text(signs.arrow if is_answer else "", "green")
         table.add_row(mark, *cells, style="bold" if is_answer else "")
     if compared:
-        caption = (
-            "/ limit: error over the smallest of one polynomial or rational function of that cost"
-        )
+        caption = "/ limit: error over that of the best minimax fit of the same cost"
         if answer.best.approximant.fixed_point is not None:
-            caption += ", plus the rounding of the result"
+            caption += ", its result rounded"
         table.caption = Text(caption)
     return table
 
@@ -124,7 +123,9 @@ def _cells(row: Row, cost: str, width: int, signs: Signs, *, compared: bool) -> 
     cells: list[Text | str] = [Text(approximant.description)]
     cells += [str(counts.multiplications), str(counts.divisions)]
     if width >= WIDE:
-        cells += [str(counts.additions), str(counts.multiplicative_depth)]
+        cells += [str(counts.additions)]
+    if width >= VERY_WIDE:
+        cells += [str(counts.multiplicative_depth)]
     cells += [cost, _error(approximant, approximant.error, signs)]
     if width >= WIDE and approximant.target.arithmetic == FLOAT32:
         cells += [format_error(approximant.float32_error)]
