@@ -215,7 +215,11 @@ def _cheapest(problem: SearchProblem) -> Approximant:
         return answer.cheapest(problem)
     for margin in _MARGINS:
         inside = problem.tolerance.scaled(margin)
-        approximant = search(replace(problem, tolerance=inside)).result()
+        found = search(replace(problem, tolerance=inside))
+        if found.best is None:
+            # In the user's own numbers, not in those of the margin.
+            raise found.failure(problem.tolerance)
+        approximant = found.result()
         kept = approximant.error_kind == "certified"
         if kept if problem.tolerance.kind == "mixed" else approximant.error <= problem.error:
             break

@@ -214,8 +214,12 @@ class Search:
         relative = self.problem.relative
         return measured.error(relative), measured.float32_error(relative)
 
-    def failure(self) -> ApproximationError:
-        """What was reached, and what to do."""
+    def failure(self, asked: Tolerance | None = None) -> ApproximationError:
+        """What was reached, and what to do.
+
+        Args:
+            asked: the budget as the user gave it; None means that of the problem.
+        """
         problem = self.problem
         best = (
             f"the best is {self.reached[0]:.2g} by {self.reached[1]}"
@@ -225,7 +229,7 @@ class Search:
         within = f" at cost {problem.largest_cost:g}" if problem.largest_cost < math.inf else ""
         return ApproximationError(
             f"{problem.function.name} on {problem.domain}: no expression reaches"
-            f" {problem.tolerance}{within} in {problem.target.name}; {best};"
+            f" {asked or problem.tolerance}{within} in {problem.target.name}; {best};"
             " allow a larger error or narrow the domain"
         )
 
