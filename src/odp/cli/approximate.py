@@ -19,7 +19,7 @@ Examples
 
   odp approximate "x*exp(-x**2)" --domain -3:3 --error 1e-5 --plot error.png
 
-  odp approximate rsqrt --domain 2**-10:2**6 --operations 12
+  odp approximate rsqrt --domain "2**-10:2**6" --operations 12
 
   odp approximate sigmoid --domain -8:8 --error 1e-3 --target "fixed{scale=13}" --emit c > sigmoid.c
 

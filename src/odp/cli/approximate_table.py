@@ -196,5 +196,5 @@ def _ratio(ratio: float | None) -> str:
     if ratio is None:
         return "-"
     if ratio < 0.1:
-        return f"{ratio:.2g}" if ratio >= 1e-4 else format_error(ratio)
+        return f"{ratio:#.2g}" if ratio >= 1e-4 else format_error(ratio)
     return f"{ratio:.3g}" if ratio >= 10 else f"{ratio:.2f}"
