@@ -10,6 +10,7 @@ from odp.approximations.schemes.chebyshev import ChebyshevScheme
 from odp.approximations.schemes.chebyshev_pade import ChebyshevPadeScheme
 from odp.approximations.schemes.composition import CompositionScheme
 from odp.approximations.schemes.constant_chain import ConstantChainScheme
+from odp.approximations.schemes.goldschmidt import GoldschmidtScheme
 from odp.approximations.schemes.halley import HalleyScheme
 from odp.approximations.schemes.heron import HeronScheme
 from odp.approximations.schemes.minimax import MinimaxScheme
@@ -25,6 +26,7 @@ __all__ = ["SCHEMES", "Candidate", "Request", "Scheme"]
 _SCHEMES: tuple[Scheme, ...] = (
     NewtonScheme(),
     HeronScheme(),
+    GoldschmidtScheme(),
     SquaringScheme(),
     ConstantChainScheme(),
     ChebyshevScheme(),
