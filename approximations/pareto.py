@@ -56,7 +56,7 @@ def pareto(
 
     >>> front = pareto("exp", (-10, 0), error=1e-4)
     >>> [a.counts.multiplications for a in front][-1]
-    6
+    5
     """
     chosen = get_function(function)
     interval = checked_domain(domain)

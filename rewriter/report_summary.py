@@ -67,7 +67,7 @@ def format_upper_bound(value: float | None) -> str:
     """
     if value is None or not math.isfinite(value) or value == 0:
         return format_error(value)
-    rounded = Context(prec=2, rounding=ROUND_CEILING).create_decimal(Decimal(value))
+    rounded = Context(prec=2, rounding=ROUND_CEILING).create_decimal(Decimal(repr(value)))
     return format_error(float(rounded))
 
 
