@@ -20,7 +20,7 @@ from odp.approximations.interval import Interval
 __all__ = ["check_analytic", "monotonicity"]
 
 # A singularity is narrowed down in about 60 halvings; 1e-300 is reached in 30 of the larger steps.
-_MOST_BOXES = 20_000
+_MOST_BOXES = 10_000
 _NARROW = 2.0**-46
 _TINY = 1e-300
 _SAMPLES = 33

@@ -27,13 +27,17 @@ from odp.approximations.arb_elementary import (
 )
 from odp.approximations.formula_program import Operation, program
 
-__all__ = ["ArbFormula", "arb_formula"]
+__all__ = ["ArbFormula", "arb_formula", "constant_ball"]
 
 _MOST_ZEROS = 6
 _PRECISION = 128
 # exp(x) - 1 at 1e-300 needs 1000 bits to show 53.
 _PRECISIONS = (96, 384, 1536, 4608)
 _ENOUGH_BITS = 55
+_DIGIT_PRECISIONS = (192, 768)
+_DIGIT_BITS = 140
+_DIGIT_RADIUS = 2.0**-160
+_LARGEST = 1e300
 _TINY = 2.0**-1060
 
 
@@ -43,6 +47,15 @@ def arb_formula(source: str) -> ArbFormula:
     from odp.approximations.parsing import parse
 
     return ArbFormula(parse(source))
+
+
+def constant_ball(constant: Any) -> Any:
+    """A ball around a sympy expression without a variable; NaN if it is not real."""
+    with _precision(_PRECISION, 1):
+        try:
+            return _constants(program(constant), _PRECISION)[-1]
+        except NoEnclosure:
+            return arb.nan()
 
 
 class ArbFormula:
@@ -105,6 +118,23 @@ class ArbFormula:
                         unclear.append(index)
             left = unclear
         return results
+
+    def digits(self, point: float) -> Any:
+        """The value at a point as an mpmath number of 40 digits; None where that is not to be had.
+
+        Unlike mpmath's own functions, balls answer at once where numbers are too large for that.
+        """
+        import mpmath
+
+        for precision in _DIGIT_PRECISIONS:
+            with _precision(precision, 2):
+                ball = self._at(arb(point))
+                if ball is None or not ball.is_finite() or not ball.abs_upper() < _LARGEST:
+                    continue
+                if ball.rel_accuracy_bits() >= _DIGIT_BITS or ball.rad() < _DIGIT_RADIUS:
+                    mantissa, exponent = ball.mid().man_exp()
+                    return mpmath.mpf((int(mantissa), int(exponent)))
+        return None
 
     def values(self, lo: float, hi: float) -> Any:
         """A ball around all values on ``[lo, hi]``, which may end in a branch point.
@@ -207,8 +237,9 @@ class _Run:
         argument = operation.operands[0]
         lo, hi = self.ends
         line = arb_series([self.x, arb(1)], 2)
-        slope = _Run(self.operations, self.zeros, line).results(argument + 1)[argument][1]
-        if not (slope >= 0 or slope <= 0):
+        along = _Run(self.operations, self.zeros, line).results(argument + 1)[argument]
+        # A maximum may be a constant there, outside of what the function takes.
+        if not isinstance(along, arb_series) or not (along[1] >= 0 or along[1] <= 0):
             raise NoEnclosure("the argument of a function with a branch point turns round")
         at = [
             function(_Run(self.operations, self.zeros, arb(end)).results(argument + 1)[argument])

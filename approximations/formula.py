@@ -19,7 +19,6 @@ __all__ = ["Formula", "formula"]
 # Declared on a part of what their formulas define, which the passes rely on.
 _NARROWER = ("softplus_tail", "tan")
 _FINGERPRINT = (0.37, 0.61)
-_DIGITS = 30
 
 
 @dataclass(frozen=True)
@@ -54,6 +53,7 @@ def formula(expression: Any) -> Function:
 
 @lru_cache(maxsize=256)
 def _new(expression: Any) -> Function:
+    from odp.approximations.arb_formula import arb_formula
     from odp.approximations.numpy_formula import NumpyFormula
     from odp.approximations.symmetry import symmetry
 
@@ -62,7 +62,7 @@ def _new(expression: Any) -> Function:
     domain = _natural_domain(expression)
     bare = Formula(text, text, evaluate, domain)
     ends = [bound for bound in (domain.lo, domain.hi) if math.isfinite(bound)]
-    found = symmetry(expression, bare.mpmath)
+    found = symmetry(expression, arb_formula(text).digits)
     return Formula(
         text,
         text,
@@ -91,6 +91,7 @@ def _canonical(expression: Any) -> str:
 
 def _registered(expression: Any) -> Function | None:
     """The registered function, or the power, that a formula is."""
+    from odp.approximations.arb_formula import arb_formula
     from odp.approximations.formula_vocabulary import symbol
     from odp.approximations.functions import FUNCTIONS, power
     from odp.approximations.symmetry import vanishes
@@ -102,7 +103,7 @@ def _registered(expression: Any) -> Function | None:
                 return function
         # Whole powers are defined on the whole line, the function pow(2) on half of it.
         return power(exponent) if exponent.denominator > 1 else None
-    values = _fingerprint(_evaluator(expression))
+    values = _fingerprint(arb_formula(_canonical(expression)).digits)
     if values is None:
         return None
     for name, (other, others) in _fingerprints().items():
@@ -115,30 +116,20 @@ def _registered(expression: Any) -> Function | None:
 @cache
 def _fingerprints() -> dict[str, tuple[Any, tuple[Any, ...]]]:
     """Expression and values of the registered functions that a formula may be."""
+    from odp.approximations.arb_formula import arb_formula
     from odp.approximations.functions import FUNCTIONS
 
     table = {}
     for name, function in FUNCTIONS.items():
-        values = _fingerprint(function.mpmath)
+        values = _fingerprint(arb_formula(function.source).digits)
         if values is not None and name not in _NARROWER:
             table[name] = (function.sympy, values)
     return table
 
 
-def _evaluator(expression: Any) -> Callable[[Any], Any]:
-    text = str(expression)
-    return Function(text, text, np.asarray).mpmath
-
-
-def _fingerprint(evaluate: Callable[[Any], Any]) -> tuple[Any, ...] | None:
-    import mpmath
-
-    with mpmath.workdps(_DIGITS):
-        try:
-            values = tuple(evaluate(mpmath.mpf(x)) for x in _FINGERPRINT)
-        except (ArithmeticError, ValueError):
-            return None
-    return values if all(isinstance(v, mpmath.mpf) for v in values) else None
+def _fingerprint(digits: Callable[[float], Any]) -> tuple[Any, ...] | None:
+    values = tuple(digits(x) for x in _FINGERPRINT)
+    return None if None in values else values
 
 
 def _natural_domain(expression: Any) -> Interval:

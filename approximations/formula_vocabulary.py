@@ -25,6 +25,7 @@ __all__ = [
     "hint",
     "power_of",
     "quoted",
+    "representable",
     "symbol",
 ]
 
@@ -32,6 +33,7 @@ MOST_NODES = 1000
 _LARGEST_EXPONENT = 1000
 _MOST_BITS = 4096
 _LARGEST_GAMMA = 1000
+_LARGEST, _LEAST = 1e300, 1e-300
 # sympy compares every pair of arguments: 12 of them nested take a second.
 MOST_EXTREMA = 8
 
@@ -194,6 +196,24 @@ def _moderate(argument: Any) -> Any:
     if argument.is_number and not abs(argument) <= _LARGEST_GAMMA:
         raise ValueError(f"gamma beyond {_LARGEST_GAMMA}")
     return argument
+
+
+def representable(value: Any) -> Any:
+    """`value` itself unless it is a constant beyond float64, on which sympy could take hours.
+
+    Raises:
+        ValueError: for such a constant.
+    """
+    import sympy
+
+    special = (sympy.I, sympy.zoo, sympy.nan, sympy.oo, -sympy.oo)
+    if value.is_number and not value.is_Rational and not value.has(*special):
+        from odp.approximations.arb_formula import constant_ball
+
+        ball = constant_ball(value)
+        if ball.is_finite() and (ball.abs_lower() > _LARGEST or 0 < ball.abs_upper() < _LEAST):
+            raise ValueError("a constant is beyond what float64 represents")
+    return value
 
 
 def power_of(base: Any, exponent: Any) -> Any:

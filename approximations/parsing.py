@@ -26,6 +26,7 @@ from odp.approximations.formula_vocabulary import (
     hint,
     power_of,
     quoted,
+    representable,
     symbol,
 )
 
@@ -99,6 +100,12 @@ class _Builder:
         return self._value(tree, 0)
 
     def _value(self, node: ast.expr, depth: int) -> Any:
+        try:
+            return representable(self._new_value(node, depth))
+        except ValueError as error:
+            return self._refuse(node, str(error))
+
+    def _new_value(self, node: ast.expr, depth: int) -> Any:
         if depth > _DEEPEST:
             self._refuse(node, f"it is nested more than {_DEEPEST} deep")
         if isinstance(node, ast.BinOp):
@@ -264,10 +271,10 @@ def _rebuilt_node(node: Any, arguments: list[Any], text: str) -> Any:
     if node.is_Add or node.is_Mul:
         return node.func(*arguments)
     if node.is_Pow:
-        return power_of(*arguments)
+        return representable(power_of(*arguments))
     name = node.func.__name__
     _check_name(name, text)
-    return formula_functions()[name](*arguments)
+    return representable(formula_functions()[name](*arguments))
 
 
 def _check_name(name: str, text: str) -> None:

@@ -8,7 +8,7 @@ is not rational, taken as independent unknowns.  What cannot be shown that way i
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Literal
@@ -39,14 +39,14 @@ class Symmetry:
     slope: Fraction | None = None
 
 
-def symmetry(expression: Any, evaluate: Callable[[Any], Any]) -> Symmetry:
+def symmetry(expression: Any, evaluate: Callable[[float], Any]) -> Symmetry:
     """The symmetry of a formula.
 
     Irrational centres and slopes are given as the nearest float64, as the registry does for acos.
 
     Args:
         expression: in the variable ``x``, as `parsing.parse` makes it.
-        evaluate: its values in mpmath's working precision.
+        evaluate: its values as mpmath numbers of 40 digits, or None.
     """
     import mpmath
 
@@ -74,17 +74,13 @@ def symmetry(expression: Any, evaluate: Callable[[Any], Any]) -> Symmetry:
     return Symmetry()
 
 
-def _pairs(evaluate: Callable[[Any], Any]) -> Any:
-    """Points with the values there and at their mirror images, where both are real."""
+def _pairs(evaluate: Callable[[float], Any]) -> Iterator[tuple[Any, Any, Any]]:
+    """Points with the values there and at their mirror images, where both are known."""
     import mpmath
 
     for point in _POINTS:
-        try:
-            right, left = evaluate(mpmath.mpf(point)), evaluate(mpmath.mpf(-point))
-        except (ArithmeticError, ValueError):
-            continue
-        both = (right, left)
-        if all(isinstance(v, mpmath.mpf) and mpmath.isfinite(v) for v in both):
+        right, left = evaluate(point), evaluate(-point)
+        if right is not None and left is not None:
             yield mpmath.mpf(point), right, left
 
 

@@ -173,6 +173,8 @@ def test_no_code_runs(tmp_path: object) -> None:
         ("1e999999999999*x", "beyond what float64 represents"),
         ("9" * 70 + "*x", "more than 64 characters"),
         ("gamma(10**9)*x", "gamma beyond"),
+        ("log(sin(exp(exp(30))))*x", "beyond what float64 represents at column 9"),
+        ("max(exp(exp(exp(10))), 1)*x", "beyond what float64 represents"),
         ("(" * 300 + "x", "nested"),
         ("sin(" * 40 + "x" + ")" * 40, "nested more than 30 deep"),
         ("-" * 1900 + "x", "more than 1000 parts"),
@@ -211,6 +213,7 @@ def test_bad_formulas_are_one_clear_line_at_once(text: str, words: str) -> None:
         ("sqrt(-1 - x**2)", (-1, 1), "not real anywhere"),
         ("(-1)**x", (0, 1), "not real anywhere"),
         ("log(log(x))", (0.5, 3), "not real near x = 0.5"),
+        ("acosh(max(x, 0))", (-1, 3), "not real near x = -1"),
         ("exp(x) + x", (0, 800), "overflows"),
         ("x*exp(-x)", (1, 1), "single point"),
         ("x*exp(-x)", (1, 0), "reversed"),
@@ -335,6 +338,30 @@ def test_sympy_expressions_are_taken() -> None:
             get_function(expression)
         assert "\n" not in str(caught.value)
     assert from_sympy(s**2).free_symbols == parse("x**2").free_symbols
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "exp(gamma(gamma(((x)**(pi))**((0.25)**(x)))))",
+        "sin(max(4*x, 0)**3)**gamma(softplus(x)**5 - x)",
+        "0.25*tan((tan(2) - erf(2.75))**abs(gamma(x)))",
+        "2**(2**(2**(2**x)))",
+        "exp(exp(exp(exp(x**2))))",
+        "(1 + x)**999*(1 - x)**999",
+        "sqrt(1 + sqrt(1 + sqrt(1 + sqrt(1 + sqrt(1 + x)))))/(3 - sin(sin(sin(x))))",
+    ],
+)
+def test_formulas_that_grow_beyond_all_bounds_do_not_hang(text: str) -> None:
+    get_function("sin(x)*exp(x)")
+    started = time.perf_counter()
+    function = get_function(text)
+    function.numpy(np.linspace(-30, 30, 101))
+    try:
+        function.check_domain(Interval(0.25, 2.5))
+    except ApproximationError as error:
+        assert "\n" not in str(error)
+    assert time.perf_counter() - started < 4
 
 
 # -- symmetry ------------------------------------------------------------------------------------
