@@ -304,7 +304,8 @@ def _lawson(problem: Problem, start: LevelFit) -> LevelFit:
         emphasis = np.maximum(emphasis / emphasis.max(), 1e-13)
         scale = coarse.weight * np.sqrt(emphasis) / np.abs(denominator @ fit.q)
         system = np.hstack([numerator, -wanted]) * scale[:, None]
-        norms = np.linalg.norm(system, axis=0)
+        with np.errstate(over="ignore"):
+            norms = np.linalg.norm(system, axis=0)
         norms[norms == 0] = 1.0
         try:
             # The triangular factor has the same right singular vectors and few rows.

@@ -9,14 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
+from functools import lru_cache
 
 import numpy as np
 from numpy.polynomial import Chebyshev, Polynomial
 from numpy.typing import NDArray
 
 from odp.approximations.approximant import Parameters
+from odp.approximations.evaluation_forms import by_cost, cheapest_forms, chebyshev_forms
 from odp.approximations.exact_coefficients import chebyshev_series
-from odp.approximations.expression import Expression, constant, variable
+from odp.approximations.expression import Expression, variable
 from odp.approximations.fit_coefficients import monomials
 from odp.approximations.fit_problem import WIDE_RATIO, FitProblem, Parity, TypeFit
 from odp.approximations.polynomials import (
@@ -26,11 +28,16 @@ from odp.approximations.polynomials import (
     full_length,
     horner,
 )
-from odp.approximations.schemes.scheme import Candidate, Request
+from odp.approximations.schemes.scheme import Candidate, Request, in_form
+from odp.approximations.target import Target
 
 __all__ = ["RationalProblem"]
 
 Array = NDArray[np.float64]
+Form = tuple[str, Expression]
+
+# The cheapest, and one more that may round less.
+_FORMS = 2
 
 
 class RationalProblem(FitProblem):
@@ -61,120 +68,151 @@ class RationalProblem(FitProblem):
         self.request = request
 
     def cost(self, m: int, n: int) -> float:
-        """Least cost of type (m, n): a monic denominator saves one multiplication."""
-        request = self.request
-        parts = request.polynomial_cost(m) + request.polynomial_cost(n, monic=True)
-        return parts + self._around(divisions=1)
+        """What the cheapest form of type (m, n) costs on the target; infinite if it cannot divide.
+
+        Of a type with m >= n the polynomial part is divided out, which saves a multiplication.
+        """
+        return _cheapest(m, n, self.odd, self.symmetric, bool(self.slope), self.request.target)
 
     def polynomial_cost(self, m: int) -> float:
-        """Least cost of a polynomial of degree m in u."""
-        if self.slope and m == 1:
-            # A parabola: the linear term is on Horner's way.
-            return self.request.polynomial_cost(2)
-        return self.request.polynomial_cost(m) + self._around(squares=m > 0)
-
-    def _around(self, *, squares: bool = True, divisions: int = 0) -> float:
-        """What the square of x, the factor x and the linear term cost."""
-        products = (self.symmetric and squares) + self.odd + bool(self.slope)
-        return self.request.cost(products, bool(self.slope), divisions)
-
-    def _whole(self, dividend: Expression, divisor: Expression) -> Expression:
-        """What a fit stands for: its quotient with the factor x, the linear term, the constant."""
-        x = variable("x")
-        value = (x * dividend if self.odd else dividend) / divisor
-        if self.slope:
-            value = value + x * coefficient(self.slope)
-        return value + coefficient(self.shift)
+        """What the cheapest form of a polynomial of degree m in u costs."""
+        return self.cost(m, 0)
 
     def polynomials(self, fit: TypeFit, request: Request, scheme: str) -> Iterator[Candidate]:
-        """The forms of evaluation of one polynomial."""
-        base = self.polynomial_cost(fit.m)
+        """The forms of evaluation of one polynomial, in u and in u mapped to [-1, 1]."""
         degree = self.degree(fit.m)
-        for form in ("raw", "horner", "clenshaw"):
-            extra = request.cost(form != "raw", form != "raw")
-            if not request.wants(base + extra, form=form):
+        base = self.polynomial_cost(fit.m)
+        for basis in ("raw", "horner", "clenshaw"):
+            extra = basis != "raw"
+            if not request.wants(base + request.cost(extra, extra)):
                 continue
-            if form != "raw" and self.gaps:
+            if basis != "raw" and self.gaps:
                 # A coefficient within the polynomial stays as it is only in powers of u.
                 continue
-            try:
-                if self.slope and fit.m == 1 and form == "raw":
-                    constant_term, leading = monomials(self, fit)[0].tolist()
-                    expression = horner([constant_term, float(self.slope), leading], variable("x"))
-                else:
-                    expression = self._whole(self._polynomial(fit, form), constant(1))
-            except CoefficientRangeError:
-                continue
-            yield Candidate(
-                expression,
-                Parameters(degree=degree, form=form),
-                f"{scheme} degree {degree} of {self.function.name}, {form}",
-            )
+            for form, expression in self._polynomial(fit, basis):
+                if request.wants(request.target.cost(expression.counts), form=form):
+                    yield Candidate(
+                        expression,
+                        Parameters(degree=degree, form=form),
+                        f"{scheme} degree {degree} of {self.function.name}{in_form(form)}",
+                    )
 
-    def _polynomial(self, fit: TypeFit, form: str) -> Expression:
-        v = self.variable
-        if self.gaps:
-            return horner(monomials(self, fit)[0].tolist(), v.base)
-        p = fit.numerator / fit.denominator[0]
-        if fit.exact is not None:
-            if form == "raw":
-                return horner(monomials(self, fit)[0].tolist(), v.base)
-            unit = fit.exact[1][0]
-            exact = [c / unit for c in fit.exact[0]]
-            p = np.array(chebyshev_series(exact, Fraction(v.lo), Fraction(v.hi)))
-        inner: Expression = getattr(v, form)(p)
+    def _polynomial(self, fit: TypeFit, basis: str) -> Iterator[Form]:
+        v, target = self.variable, self.request.target
+        try:
+            if basis == "raw":
+                coefficients = monomials(self, fit)[0].tolist()
+                if self.slope and fit.m == 1:
+                    # A parabola: the linear term is on Horner's way.
+                    parabola = [coefficients[0], float(self.slope), coefficients[1]]
+                    yield "raw", horner(parabola, variable("x"))
+                    return
+                forms = _and_horner(coefficients, v.base, target)
+                yield from _named(basis, forms, self._whole)
+                return
+            t, bounds = v.normalised()
+            series = Chebyshev(self._chebyshev(fit), domain=bounds)
+            if basis == "horner":
+                in_t = full_length(series.convert(kind=Polynomial).coef, len(series.coef))
+                forms = _and_horner(in_t.tolist(), t, target)
+            else:
+                series = series.convert(kind=Chebyshev, domain=[-1, 1])
+                in_t = full_length(series.coef, len(series.coef))
+                forms = by_cost(chebyshev_forms(in_t.tolist(), t), target)[:_FORMS]
+            yield from _named(basis, forms, lambda inner: self._whole(self._with_fixed(inner)))
+        except CoefficientRangeError:
+            return
+
+    def _chebyshev(self, fit: TypeFit) -> Array:
+        """The polynomial as a Chebyshev series; without the fixed coefficients."""
+        if fit.exact is None:
+            return np.asarray(fit.numerator / fit.denominator[0], dtype=np.float64)
+        unit = fit.exact[1][0]
+        lo, hi = Fraction(self.variable.lo), Fraction(self.variable.hi)
+        return np.array(chebyshev_series([c / unit for c in fit.exact[0]], lo, hi))
+
+    def _with_fixed(self, inner: Expression) -> Expression:
         for power in reversed(range(self.leading_fixed)):
-            inner = inner * v.base + coefficient(self.fixed[power])
+            inner = inner * self.variable.base + coefficient(self.fixed[power])
         return inner
 
+    def _whole(self, quotient: Expression) -> Expression:
+        """What a fit stands for: with the factor x, the linear term and the constant."""
+        return _whole(quotient, self.odd, self.slope) + coefficient(self.shift)
+
     def rationals(self, fit: TypeFit, request: Request, scheme: str) -> Iterator[Candidate]:
-        """The forms of evaluation of one rational function."""
+        """The forms of evaluation of one rational function, in several variables."""
         base = self.cost(fit.m, fit.n)
         v = self.variable
         decades = v.lo > 0 and v.hi / v.lo > WIDE_RATIO
-        for form, extra in (("raw", 0), ("scaled", 1), ("horner", 2), ("clenshaw", 2)):
-            if not request.wants(base + request.cost(extra, extra), form=form):
+        symmetry = " in x^2" if self.symmetric else ""
+        what = f"{scheme} ({fit.m},{fit.n}){symmetry} of {self.function.name}"
+        for basis, extra in (("raw", 0), ("scaled", 1), ("horner", 1), ("clenshaw", 1)):
+            if not request.wants(base + request.cost(extra, extra)):
                 continue
-            if form in ("horner", "clenshaw") and (decades or self.fixed):
+            if basis in ("horner", "clenshaw") and (decades or self.fixed):
                 # Over many decades an affine variable has no digits left for the small end; and
                 # away from 0 no coefficient is the value there.
                 continue
-            try:
-                expression = self._whole(*self._rational(fit, form))
-            except CoefficientRangeError:
-                continue
-            symmetry = " in x^2" if self.symmetric else ""
-            yield Candidate(
-                expression,
-                Parameters(numerator=fit.m, denominator=fit.n, form=form),
-                f"{scheme} ({fit.m},{fit.n}){symmetry} of {self.function.name}, {form}",
-            )
+            for form, expression in self._rational(fit, basis):
+                if request.wants(request.target.cost(expression.counts), form=form):
+                    yield Candidate(
+                        expression,
+                        Parameters(numerator=fit.m, denominator=fit.n, form=form),
+                        what + in_form(form),
+                    )
 
-    def _rational(self, fit: TypeFit, form: str) -> tuple[Expression, Expression]:
-        numerator, denominator = self._normalised(fit)
-        if form == "raw":
-            u = self.variable.base
-            return horner(numerator.tolist(), u), horner(denominator.tolist(), u)
-        if form == "scaled":
+    def _rational(self, fit: TypeFit, basis: str) -> Iterator[Form]:
+        try:
+            numerator, denominator = self._normalised(fit)
+            if basis == "clenshaw":
+                yield basis, self._whole(self._clenshaw(numerator, denominator))
+                return
+            p, q, u = self._in_basis(numerator, denominator, basis)
+            if self.fixed:
+                quotient = horner(p.tolist(), u) / horner(q.tolist(), u)
+                yield basis, self._whole(quotient)
+                return
+            forms = _and_horner(p.tolist(), u, self.request.target, q.tolist())
+            yield from _named(basis, forms, self._whole)
+        except CoefficientRangeError:
+            return
+
+    def _in_basis(
+        self, numerator: Array, denominator: Array, basis: str
+    ) -> tuple[Array, Array, Expression]:
+        """The coefficients in another variable, and that variable."""
+        v, x = self.variable, variable("x")
+        if basis == "scaled":
             # Powers of a large variable overflow float32; those of x * 2^-j do not.
             exponent = math.frexp(self.domain.magnitude)[1]
-            x = variable("x") * coefficient(2.0**-exponent)
+            x = x * coefficient(2.0**-exponent)
             step = 4.0**exponent if self.symmetric else 2.0**exponent
-            parts = [c * step ** np.arange(len(c)) for c in (numerator, denominator)]
-            if not self.fixed:
-                parts = [c / parts[1][-1] for c in parts]
-            u = x * x if self.symmetric else x
-            return horner(parts[0].tolist(), u), horner(parts[1].tolist(), u)
+            p, q = (c * step ** np.arange(len(c)) for c in (numerator, denominator))
+            return p, q, x * x if self.symmetric else x
+        if basis == "horner":
+            t, inverse = self._normalisation()
+            p, q = (
+                full_length(Polynomial(c)(inverse).coef, len(c)) for c in (numerator, denominator)
+            )
+            return p, q, t
+        return numerator, denominator, v.base
+
+    def _normalisation(self) -> tuple[Expression, Polynomial]:
+        """The variable mapped to about [-1, 1], and the inverse of that map."""
         v = self.variable
         t, bounds = v.normalised()
         slope = (v.hi - v.lo) / (bounds[1] - bounds[0])
-        inverse = Polynomial([v.lo - slope * bounds[0], slope])
-        parts = [full_length(Polynomial(c)(inverse).coef, len(c)) for c in (numerator, denominator)]
-        if form == "clenshaw":
-            parts = [full_length(Polynomial(c).convert(kind=Chebyshev).coef, len(c)) for c in parts]
-        build = horner if form == "horner" else clenshaw
-        p, q = (build((c / parts[1][-1]).tolist(), t) for c in parts)
-        return p, q
+        return t, Polynomial([v.lo - slope * bounds[0], slope])
+
+    def _clenshaw(self, numerator: Array, denominator: Array) -> Expression:
+        t, inverse = self._normalisation()
+        parts = []
+        for c in (numerator, denominator):
+            in_t = Polynomial(c)(inverse).convert(kind=Chebyshev)
+            parts.append(full_length(in_t.coef, len(c)))
+        p, q = (clenshaw((c / parts[1][-1]).tolist(), t) for c in parts)
+        return p / q
 
     def _normalised(self, fit: TypeFit) -> tuple[Array, Array]:
         """Ascending coefficients in u; the denominator's last is 1, its first with a fixed value.
@@ -190,3 +228,57 @@ class RationalProblem(FitProblem):
         if self.fixed:
             numerator[0] = float(self.fixed[0])
         return numerator, denominator
+
+
+def _and_horner(
+    coefficients: list[float],
+    u: Expression,
+    target: Target,
+    denominator: list[float] | None = None,
+) -> list[Form]:
+    """The cheapest forms, and Horner's where others are cheaper: they may round too coarsely.
+
+    A rational function with its polynomial part divided out has a multiplication less, but what is
+    added may cancel.
+    """
+    forms = cheapest_forms(coefficients, u, target, denominator=denominator, limit=_FORMS)
+    if denominator is None:
+        plain = horner(coefficients, u)
+    else:
+        unit = denominator[-1]
+        above, below = ([c / unit for c in part] for part in (coefficients, denominator))
+        plain = horner(above, u) / horner(below, u)
+    if target.cost(plain.counts) < math.inf and plain not in [form for _, form in forms]:
+        forms.append(("horner", plain))
+    return forms
+
+
+def _named(
+    basis: str, forms: list[Form], whole: Callable[[Expression], Expression]
+) -> Iterator[Form]:
+    """The forms under the names of variable and form; plain Horner and Clenshaw need no name."""
+    for name, expression in forms:
+        further = [part for part in name.split(", ") if part not in ("horner", "clenshaw")]
+        variable_name = [] if basis == "raw" and further else [basis]
+        yield ", ".join([*variable_name, *further]), whole(expression)
+
+
+def _whole(quotient: Expression, odd: bool, slope: Fraction) -> Expression:
+    x = variable("x")
+    value = x * quotient if odd else quotient
+    return value + x * coefficient(slope) if slope else value
+
+
+@lru_cache(maxsize=4096)
+def _cheapest(m: int, n: int, odd: bool, symmetric: bool, slope: bool, target: Target) -> float:
+    """Cost of the cheapest form of a type with coefficients that have no relation."""
+    x = variable("x")
+    u = x * x if symmetric else x
+    if slope and m == 1 and not n:
+        u, m, slope = x, 2, False
+    p = [Fraction(3 * k + 5, 7) for k in range(m + 1)]
+    q = [Fraction(5 * k * k + 3, 11) for k in range(n)] + [Fraction(1)] if n else None
+    forms = cheapest_forms(p, u, target, denominator=q, limit=1)
+    if not forms:
+        return math.inf
+    return target.cost(_whole(forms[0][1], odd, Fraction(int(slope), 3)).counts)
