@@ -16,7 +16,13 @@ from odp.approximations.functions import get_function
 from odp.approximations.interval import Interval
 from odp.approximations.measure import measurement_grid
 from odp.approximations.schemes import SCHEMES
-from odp.approximations.search import SearchProblem, check_parameters, find_scheme, search
+from odp.approximations.search import (
+    SearchProblem,
+    check_parameters,
+    check_scheme,
+    find_scheme,
+    search,
+)
 from odp.approximations.target import Target, get_target
 from odp.approximations.tolerance import Histogram, Tolerance
 
@@ -28,7 +34,7 @@ DEFAULT_ERROR = 1e-5
 # largest error lies between the points that were looked at.
 _MARGINS = (1 - 2.0**-10, 0.9)
 # Errors asked for one after the other when the operations are given: a factor of 4 is about one
-# multiplication, and the last step takes the sharpest of the cost that was found.
+# multiplication; then a little less than what was found, until there is nothing.
 _STEP = 4.0
 _SHARPER = 1 - 1e-6
 
@@ -110,11 +116,8 @@ def approximate(
     if error is None:
         error = _default_error(chosen, interval, place, relative)
     tolerance = checked_tolerance(chosen, interval, error, relative, place, histogram)
-    if scheme is not None and not find_scheme(scheme).applies(chosen, interval):
-        raise ApproximationError(
-            f"scheme {scheme} does not apply to {chosen.name} on {interval};"
-            " leave the scheme out to see what does"
-        )
+    if scheme is not None:
+        check_scheme(find_scheme(scheme), chosen, interval)
     names = None if scheme is None else (scheme,)
     problem = SearchProblem(chosen, interval, tolerance, place, names, Parameters(**parameters))
     if operations is not None:
@@ -248,7 +251,7 @@ def _sharpest(problem: SearchProblem) -> Approximant:
         limited, best = found.problem, found
     while True:
         sharper = limited.tolerance.scaled(best.error_share * _SHARPER)
-        found = search(replace(limited, tolerance=sharper, sharpest=True))
+        found = search(replace(limited, tolerance=sharper))
         if found.best is None:
             return best.result()
-        limited, best = replace(found.problem, sharpest=False), found
+        limited, best = found.problem, found

@@ -16,7 +16,13 @@ from odp.approximations.function import Function
 from odp.approximations.functions import get_function
 from odp.approximations.interval import Interval
 from odp.approximations.measure import measurement_grid
-from odp.approximations.search import Search, SearchProblem, search
+from odp.approximations.search import (
+    Search,
+    SearchProblem,
+    check_scheme,
+    find_scheme,
+    search,
+)
 from odp.approximations.target import Target, get_target
 
 __all__ = ["limits", "pareto"]
@@ -64,6 +70,8 @@ def pareto(
     place = get_target(target)
     tolerance = checked_tolerance(chosen, interval, error, relative, place)
     names = None if schemes is None else tuple(schemes)
+    for name in names or ():
+        check_scheme(find_scheme(name), chosen, interval)
     problem = SearchProblem(chosen, interval, tolerance, place, names, largest_cost=largest_cost)
     front: list[Approximant] = []
     for point in _points(problem):
@@ -136,11 +144,9 @@ def _points(problem: SearchProblem) -> Iterator[Approximant]:
 
 
 def _front(problem: SearchProblem) -> Iterator[Search]:
-    """Searches with ever smaller errors; at each cost the sharpest is found first."""
+    """Searches with ever smaller errors; at each cost the sharpest is found."""
     start = 1.0 if problem.relative else measurement_grid(problem.function, problem.domain).scale
-    limited = replace(
-        problem, sharpest=True, tolerance=problem.tolerance.scaled(start / problem.error)
-    )
+    limited = replace(problem, tolerance=problem.tolerance.scaled(start / problem.error))
     found = search(limited)
     if found.best is None:
         raise found.failure()

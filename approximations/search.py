@@ -22,7 +22,7 @@ from odp.approximations.schemes import SCHEMES, Candidate, Request, Scheme
 from odp.approximations.target import Target
 from odp.approximations.tolerance import Tolerance
 
-__all__ = ["Search", "SearchProblem", "check_parameters", "find_scheme", "search"]
+__all__ = ["Search", "SearchProblem", "check_parameters", "check_scheme", "find_scheme", "search"]
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,6 @@ class SearchProblem:
         schemes: names of those that compete; None for all that are automatic.
         parameters: values that the user fixed.
         largest_cost: expressions dearer than this are not wanted.
-        sharpest: at one cost, whether the smallest error wins; otherwise the fewest additions do,
-            which is faster to find.
     """
 
     function: Function
@@ -48,7 +46,6 @@ class SearchProblem:
     schemes: tuple[str, ...] | None = None
     parameters: Parameters = field(default_factory=Parameters)
     largest_cost: float = math.inf
-    sharpest: bool = False
 
     @property
     def relative(self) -> bool:
@@ -97,6 +94,19 @@ def check_parameters(scheme: Scheme, parameters: Mapping[str, ParameterValue]) -
             )
 
 
+def check_scheme(scheme: Scheme, function: Function, domain: Interval) -> None:
+    """Refuse a scheme that has nothing for a function on a domain.
+
+    Raises:
+        ApproximationError: if it does not apply.
+    """
+    if not scheme.applies(function, domain):
+        raise ApproximationError(
+            f"scheme {scheme.name} does not apply to {function.name} on {domain};"
+            " leave the scheme out to see what does"
+        )
+
+
 def search(problem: SearchProblem) -> Search:
     """The cheapest candidate of the named schemes, or of all that compete."""
     found = Search(problem)
@@ -135,7 +145,7 @@ class Search:
     Attributes:
         problem: what is searched for.
         best: the candidate with its constants rounded, its measurement, its scheme's name.
-        best_cost: its cost and what decides among equals.
+        best_cost: its cost, and its error, which decides among equals.
         reached: the smallest error seen of what missed the budget, and its scheme's name.
     """
 
@@ -167,11 +177,11 @@ class Search:
         )
         for candidate in scheme.candidates(request):
             if self._offer(candidate, scheme.name, request):
-                request.cost_limit = self._limit() if problem.sharpest else self.best_cost[0]
+                request.cost_limit = self._limit()
         self.reached = min(self.reached, (request.reached, scheme.name))
 
     def _limit(self) -> float:
-        """Just above the cost of the best: another scheme may have one as cheap and better."""
+        """Just above the cost of the best: another candidate may be as cheap and better."""
         return self.best_cost[0] * (1 + 1e-9) + 1e-9
 
     def _offer(self, candidate: Candidate, scheme: str, request: Request) -> bool:
@@ -180,8 +190,6 @@ class Search:
         counts = candidate.expression.counts
         cost = problem.target.cost(counts)
         if cost > self._limit():
-            return False
-        if not problem.sharpest and (cost, float(counts.additions)) >= self.best_cost:
             return False
         try:
             rounded = round_constants(candidate.expression, problem.arithmetic)
@@ -195,7 +203,7 @@ class Search:
             return False
         if self.rounded_limit < math.inf and not math.isfinite(measured.float32_absolute):
             return False
-        key = (cost, reached if problem.sharpest else float(counts.additions))
+        key = (cost, reached)
         if key >= self.best_cost:
             return False
         self.best, self.best_cost = (replace(candidate, expression=rounded), measured, scheme), key
