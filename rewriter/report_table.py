@@ -21,6 +21,7 @@ from odp.rewriter.report_summary import (
     format_error,
     format_interval,
     format_share,
+    format_upper_bound,
     group_sites,
     headline_output,
     sites_of_pass,
@@ -285,7 +286,8 @@ def _metric_cells(metrics: Metrics) -> list[tuple[str, str]]:
 
 def _declared(worst: WorstError, signs: Signs) -> str:
     sign = signs.certified if worst.certified else signs.measured
-    return f"{sign} {format_error(worst.declared)} {worst.kind}"
+    shown = (format_upper_bound if worst.certified else format_error)(worst.declared)
+    return f"{sign} {shown} {worst.kind}"
 
 
 def _counts(counts: Mapping[str, int]) -> str:
