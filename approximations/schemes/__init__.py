@@ -10,9 +10,12 @@ from odp.approximations.schemes.chebyshev import ChebyshevScheme
 from odp.approximations.schemes.chebyshev_pade import ChebyshevPadeScheme
 from odp.approximations.schemes.composition import CompositionScheme
 from odp.approximations.schemes.constant_chain import ConstantChainScheme
+from odp.approximations.schemes.cosine_chain import CosineChainScheme
+from odp.approximations.schemes.decay import DecayScheme
 from odp.approximations.schemes.goldschmidt import GoldschmidtScheme
 from odp.approximations.schemes.halley import HalleyScheme
 from odp.approximations.schemes.heron import HeronScheme
+from odp.approximations.schemes.logistic_chain import LogisticChainScheme
 from odp.approximations.schemes.minimax import MinimaxScheme
 from odp.approximations.schemes.multipoint_pade import MultipointPadeScheme
 from odp.approximations.schemes.newton import NewtonScheme
@@ -39,6 +42,9 @@ _SCHEMES: tuple[Scheme, ...] = (
     TaylorScheme(),
     MultipointPadeScheme(),
     CaratheodoryFejerScheme(),
+    LogisticChainScheme(),
+    CosineChainScheme(),
+    DecayScheme(),
 )
 
 SCHEMES: MappingProxyType[str, Scheme] = MappingProxyType({s.name: s for s in _SCHEMES})

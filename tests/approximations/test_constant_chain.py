@@ -1,20 +1,19 @@
 """Squaring chains with free constants: the promised errors, proven, and the fits behind them."""
 
 import itertools
+import math
 import time
 from collections.abc import Callable
 
 import numpy as np
 import pytest
+import sympy
 from scipy.optimize import linprog
 
 from odp.approximations import Approximant, approximate
-from odp.approximations.schemes.constant_chain_fit import (
-    Chain,
-    fit_chain,
-    knuth_quartic,
-    optimal_chain,
-)
+from odp.approximations.schemes.chain_shape import Chain, ChainGoal, knuth_constants
+from odp.approximations.schemes.constant_chain_fit import fit_chain, optimal_chain
+from odp.approximations.schemes.decay import increases_from
 
 
 @pytest.mark.parametrize(
@@ -109,38 +108,39 @@ def test_the_softmax_domain_takes_six_multiplications_and_no_time_twice() -> Non
 
 @pytest.mark.parametrize("chain", [Chain(False, 3), Chain(True, 2)])
 def test_derivatives(chain: Chain) -> None:
-    parameters, _ = optimal_chain(chain, 8.0, False)
+    parameters, _ = optimal_chain(chain, ChainGoal.ABSOLUTE, 8.0)
     x = np.linspace(-8, 0, 7)
     _, jacobian = chain.evaluate(parameters, x)
     for index in range(chain.parameters):
         step = np.zeros(chain.parameters)
         step[index] = 1e-6
-        above, _ = chain.evaluate(parameters + step, x)
-        below, _ = chain.evaluate(parameters - step, x)
+        above = chain.values(parameters + step, x)
+        below = chain.values(parameters - step, x)
         assert np.allclose(jacobian[:, index], (above - below) / 2e-6, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("chain", [Chain(False, 3), Chain(True, 2)])
 def test_a_chain_moves_exactly(chain: Chain) -> None:
-    parameters, _ = optimal_chain(chain, 8.0, False)
+    parameters, _ = optimal_chain(chain, ChainGoal.ABSOLUTE, 8.0)
     x = np.linspace(-8, 0, 101)
-    moved = chain.moved(parameters, 0.75, 3.0)
-    expected = 3.0 * chain.evaluate(parameters, x)[0]
-    assert np.allclose(chain.evaluate(moved, x + 0.75)[0], expected, rtol=0, atol=1e-13)
+    for slope in (1.0, -0.5):
+        moved = chain.moved(parameters, 0.75, 3.0, slope)
+        expected = 3.0 * chain.values(parameters, slope * x + 0.75)
+        assert np.allclose(chain.values(moved, x), expected, rtol=1e-12, atol=1e-13)
 
 
 def test_knuth_form_is_the_quartic() -> None:
     coefficients = np.array([1.0, 0.9, 0.45, 0.14, 0.03])
     x = np.linspace(-2, 1, 31)
-    value, _ = Chain(True, 0).evaluate(knuth_quartic(coefficients), x)
+    value = Chain(True, 0).values(knuth_constants(coefficients), x)
     assert np.allclose(value, np.polynomial.polynomial.polyval(x, coefficients), atol=1e-14)
 
 
 def test_the_fitted_error_is_level() -> None:
     chain = Chain(False, 3)
-    start, _ = optimal_chain(chain, 8.0, False)
+    start, _ = optimal_chain(chain, ChainGoal.ABSOLUTE, 8.0)
     x = np.linspace(-9, 0, 2001)
-    parameters, error = fit_chain(chain, start, x, np.exp(x), np.ones_like(x))
+    parameters, error = fit_chain(chain, ChainGoal.ABSOLUTE, start, x, np.exp(x), np.ones_like(x))
     values, jacobian = chain.evaluate(parameters, x)
     errors = values - np.exp(x)
     assert np.abs(errors).max() == pytest.approx(error)
@@ -156,4 +156,77 @@ def test_the_fitted_error_is_level() -> None:
     )
     assert program.fun >= 0.99 * error
     # The start has not been fitted to [-9, 0].
-    assert error < 0.9 * np.abs(chain.evaluate(start, x)[0] - np.exp(x)).max()
+    assert error < 0.9 * np.abs(chain.values(start, x) - np.exp(x)).max()
+
+
+@pytest.mark.parametrize("error, domain", [(1e-3, (-10, 0)), (1e-5, (-32, 0)), (1e-4, (-8, 1.5))])
+def test_decay_holds_for_all_inputs_below(
+    error: float, domain: tuple[float, float], check: Callable[[Approximant], None]
+) -> None:
+    approximant = approximate("exp", domain, error=error, scheme="decay")
+    check(approximant)
+    assert approximant.counts.divisions == 1
+    assert approximant.safe_interval.lo < -1e37
+    # The proof again, for the rounded constants and by another way: the derivative of the
+    # denominator has no zero below the upper end (Sturm), so 1/C increases from 0 on.
+    x = sympy.Symbol("x")
+    polynomial = sympy.Poly(sympy.cancel(1 / approximant.expression.to_sympy()), x)
+    assert polynomial.diff(x).count_roots(None, sympy.Rational(domain[0])) == 0
+    assert polynomial.count_roots(None, sympy.Rational(domain[1])) == 0
+    bound = error + math.exp(domain[0])
+    below = domain[0] * np.geomspace(1.0, 1e30, 3001)
+    # Far below, the chain overflows to infinity, and one over it is 0.
+    with np.errstate(over="ignore"):
+        value = np.asarray(approximant(below.astype(np.float32)), dtype=np.float64)
+    assert (value >= 0).all()
+    assert (np.abs(value - np.exp(below)) <= bound).all()
+    assert (np.diff(value) <= 2.0**-23 * value[:-1]).all()
+
+
+def test_increase_is_not_claimed_without_proof() -> None:
+    assert increases_from(Chain(False, 2), np.array([0.25, 1.0, 0.0, 0.0]), 1.0)
+    # (1 + t/4)^4 falls up to t = -4.
+    assert not increases_from(Chain(False, 2), np.array([0.25, 1.0, 0.0, 0.0]), -5.0)
+    assert not increases_from(Chain(False, 2), np.array([-0.25, 1.0, 0.0, 0.0]), 1.0)
+    assert not increases_from(Chain(True, 0), np.array([0.5, 1.0, -9.0, 0.0, 1.0]), 0.0)
+
+
+@pytest.mark.parametrize(
+    "name, domain, error",
+    [
+        ("sigmoid", (-30, 30), 1e-5),
+        ("tanh", (-30, 30), 1e-5),
+        ("sigmoid", (-3, 20), 1e-3),
+        ("cos", (-3.2, 3.2), 1e-4),
+        ("sin", (-3.2, 3.2), 1e-3),
+        ("cos", (1, 9), 1e-3),
+        ("exp2", (-10, 0), 1e-5),
+        ("expm1", (-10, 0), 1e-5),
+    ],
+)
+def test_what_is_made_of_chains(
+    name: str, domain: tuple[float, float], error: float, check: Callable[[Approximant], None]
+) -> None:
+    scheme = {"sigmoid": "logistic_chain", "tanh": "logistic_chain", "cos": "cosine_chain"}.get(
+        name, "cosine_chain" if name == "sin" else "constant_chain"
+    )
+    approximant = approximate(name, domain, error=error, scheme=scheme)
+    assert approximant.error_kind == "certified"
+    assert approximant.error <= error
+    check(approximant)
+
+
+def test_a_wide_sigmoid_is_cheaper_than_a_rational_function() -> None:
+    chain = approximate("sigmoid", (-64, 64), error=1e-5)
+    other = approximate("sigmoid", (-64, 64), error=1e-5, scheme="pade")
+    assert chain.scheme == "logistic_chain"
+    assert chain.counts.divisions == other.counts.divisions == 1
+    assert chain.counts.multiplications < other.counts.multiplications
+
+
+def test_cosine_by_squarings_needs_half_the_pair() -> None:
+    # Angle doubling carries sine and cosine, two multiplications a doubling.
+    pair = approximate("cos", (-20, 20), error=1e-5, target="float64", scheme="angle_doubling")
+    chain = approximate("cos", (-20, 20), error=1e-5, target="float64", scheme="cosine_chain")
+    assert chain.error_kind == "certified"
+    assert chain.counts.multiplications <= pair.counts.multiplications // 2
