@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Literal
 
-__all__ = ["Operation", "program"]
+__all__ = ["Operation", "program", "stable"]
 
 Kind = Literal["variable", "number", "constant", "sum", "product", "quotient", "power", "call"]
 
@@ -43,8 +43,50 @@ def program(expression: Any) -> tuple[Operation, ...]:
         expression: as `parsing.parse` makes it.
     """
     writer = _Writer()
-    writer.write(expression)
+    writer.write(stable(expression))
     return tuple(writer.operations)
+
+
+def stable(expression: Any) -> Any:
+    """The same expression with functions that do not cancel in the place of forms that do.
+
+    Args:
+        expression: as `parsing.parse` makes it.
+
+    >>> from odp.approximations.parsing import parse
+    >>> stable(parse("(exp(x) - 1)/x"))
+    expm1(x)/x
+    """
+    import sympy
+
+    if expression.is_Atom:
+        return expression
+    arguments = [stable(argument) for argument in expression.args]
+    if expression.is_Add:
+        return sympy.Add(*_stable_terms(list(expression.args), arguments))
+    if (
+        expression.func == sympy.log
+        and expression.args[0].is_Add
+        and expression.args[0].args[0] == 1
+    ):
+        rest = stable(sympy.Add(*expression.args[0].args[1:]))
+        return sympy.Function("log1p")(rest)
+    # erfc(-a) would become 2 - erfc(a) again.
+    function = sympy.Function("erfc") if expression.func == sympy.erfc else expression.func
+    return function(*arguments)
+
+
+def _stable_terms(terms: list[Any], changed: list[Any]) -> list[Any]:
+    constant = terms[0]
+    if not constant.is_Rational:
+        return changed
+    for index, term in enumerate(terms[1:], 1):
+        factor, rest = term.as_coeff_Mul()
+        rewrite = _STABLE.get(rest.func.__name__)
+        better = rewrite(constant, factor, stable(rest.args[0])) if rewrite else None
+        if better is not None:
+            return [better, *changed[1:index], *changed[index + 1 :]]
+    return changed
 
 
 class _Writer:
@@ -84,30 +126,12 @@ class _Writer:
         if e in (sympy.pi, sympy.E):
             return self._emit("constant", name="pi" if e == sympy.pi else "e")
         if e.is_Add:
-            return self._sum(list(e.args))
+            return self._emit("sum", *(self.write(term) for term in e.args))
         if e.is_Mul:
             return self._product(list(e.args))
         if e.is_Pow:
             return self._power(e)
-        if e.func == sympy.log and e.args[0].is_Add and e.args[0].args[0] == 1:
-            rest = sympy.Add(*e.args[0].args[1:])
-            return self._emit("call", self.write(rest), name="log1p")
         return self._emit("call", *(self.write(a) for a in e.args), name=e.func.__name__)
-
-    def _sum(self, terms: list[Any]) -> int:
-        constant = terms[0]
-        parts: list[int] = []
-        if constant.is_Rational:
-            for term in terms[1:]:
-                factor, rest = term.as_coeff_Mul()
-                rewrite = _STABLE.get(rest.func.__name__)
-                stable = rewrite(constant, factor, rest.args[0]) if rewrite else None
-                if stable is not None:
-                    parts.append(self.write(stable))
-                    terms = [t for t in terms[1:] if t is not term]
-                    break
-        parts += [self.write(term) for term in terms]
-        return parts[0] if len(parts) == 1 else self._emit("sum", *parts)
 
     def _product(self, factors: list[Any]) -> int:
         above, below = [], []
@@ -150,7 +174,7 @@ def _of_exp(c: Any, k: Any, a: Any) -> Any:
 def _of_erf(c: Any, k: Any, a: Any) -> Any:
     import sympy
 
-    return c * sympy.erfc(-a * k / c, evaluate=False) if abs(k) == abs(c) else None
+    return c * sympy.Function("erfc")(-a * k / c) if abs(k) == abs(c) else None
 
 
 def _of_erfc(c: Any, k: Any, a: Any) -> Any:
@@ -158,8 +182,7 @@ def _of_erfc(c: Any, k: Any, a: Any) -> Any:
 
     if k == -c:
         return c * sympy.erf(a)
-    # sympy itself turns erfc(-a) into 2 - erfc(a).
-    return -k * sympy.erfc(-a, evaluate=False) if 2 * k == -c else None
+    return -k * sympy.Function("erfc")(-a) if 2 * k == -c else None
 
 
 def _of_tanh(c: Any, k: Any, a: Any) -> Any:

@@ -179,10 +179,15 @@ def _value_or_limit(evaluator: Callable[[Any], Any], point: Any) -> Any:
 
 @cache
 def _mpmath_evaluator(source: str) -> Callable[[Any], Any]:
+    import mpmath
     import sympy
 
+    from odp.approximations.formula_program import stable
     from odp.approximations.formula_vocabulary import symbol
     from odp.approximations.parsing import parse
 
-    evaluator: Callable[[Any], Any] = sympy.lambdify(symbol(), parse(source), modules="mpmath")
+    expression = stable(parse(source))
+    # sympy prints functions it knows, but that are not its own here, with the module's name.
+    modules = [{"mpmath": mpmath}, "mpmath"]
+    evaluator: Callable[[Any], Any] = sympy.lambdify(symbol(), expression, modules=modules)
     return evaluator

@@ -24,8 +24,8 @@ __all__ = ["NumpyFormula"]
 Array = NDArray[np.float64]
 
 _UNIT = 2.0**-53
-# The bounds are three to four times what happens: 16 ulps of bound are about 4 of error.
-_TOLERANCE = 32 * _UNIT
+# The bounds are two to four times what happens: 10 ulps of bound are at most 5 of error.
+_TOLERANCE = 20 * _UNIT
 _UNDERFLOW = 2.0**-1074
 # A result below this need not have all its digits.
 _NEGLIGIBLE = 2.0**-1000
