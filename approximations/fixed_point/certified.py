@@ -170,7 +170,7 @@ def lower(
         )
     except FixedPointRefusal as refusal:
         raise FixedPointRefusal(f"{where}: {refusal}", refusal.reason) from None
-    analysis = analyse(program)
+    analysis = analyse(program, relative=kind)
     if width is not None and analysis is not None and analysis.bits > width:
         raise FixedPointRefusal(
             f"{where}: intermediates need {analysis.bits} bits, more than {width}; use fewer guard"

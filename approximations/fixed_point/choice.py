@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from odp.approximations.approximant import Parameters
@@ -21,7 +21,7 @@ from odp.approximations.fixed_point.enumeration import enumerable
 from odp.approximations.fixed_point.lowering import lower_expression
 from odp.approximations.fixed_point.normalisation import normalised
 from odp.approximations.fixed_point.refusal import FixedPointRefusal
-from odp.approximations.fixed_point.rounding_analysis import analyse
+from odp.approximations.fixed_point.rounding_analysis import RoundingAnalysis, analyse
 from odp.approximations.function import Function
 from odp.approximations.functions import get_function
 from odp.approximations.interval import Interval
@@ -36,6 +36,8 @@ __all__ = ["FixedPointChoice", "best_fixed_point"]
 _NEAR_LIMIT = 1.1
 # Shares of what rounding the result leaves of the budget that the approximation may take.
 _SHARES = (0.75, 0.4, 0.1)
+# Of the integers that programs run in: first one machine word, then two.
+_WIDTHS = (64, 128)
 _FIRST_GUARD_BITS = 4
 _MOST_GUARD_BITS = 24
 
@@ -73,7 +75,7 @@ def best_fixed_point(
     target: Target | None = None,
     input_scale: int | None = None,
     uniform: bool = False,
-    width: int | None = 64,
+    width: int | None = None,
     parameters: Parameters | None = None,
     largest_cost: float = math.inf,
 ) -> FixedPointChoice:
@@ -89,12 +91,14 @@ def best_fixed_point(
         scale: results are integers at 2^scale.
         guard_bits: further binary digits of intermediates; None means as few as suffice.
         error: largest error; None means 1.1 times what rounding the result alone costs.
-        relative: whether `error` is relative; None means as the function declares.
+        relative: whether `error` is relative; None means as the function declares, unless it has a
+            zero there.
         schemes: names of those that compete; None for all.
         target: decides the costs; None means ``fixed``.
         input_scale: of the inputs; None means `scale`.
         uniform: whether all intermediates have the one scale; see `lower_expression`.
-        width: bits of the integers that the program runs in, with the sign; None for any.
+        width: bits of the integers that the program runs in, with the sign; None means 64, and 128
+            where no program fits into 64.
         parameters: of the one scheme, fixed by the user.
         largest_cost: expressions dearer than this are not wanted.
 
@@ -111,6 +115,8 @@ def best_fixed_point(
     chosen.check_domain(interval)
     kind = chosen.relative if relative is None else relative
     limit = rounding_limit(chosen, interval, scale, kind)
+    if relative is None and math.isinf(limit):
+        kind, limit = False, rounding_limit(chosen, interval, scale, relative=False)
     where = f"{chosen.name} on {interval} at scale {scale}"
     goal = _NEAR_LIMIT * limit if error is None else float(error)
     if math.isinf(limit):
@@ -125,35 +131,51 @@ def best_fixed_point(
         )
     place = get_target("fixed") if target is None else target
     place = replace(place, arithmetic=FixedPointArithmetic(scale, guard_bits))
-    trial = _Trial(chosen, interval, scale, guard_bits, goal, kind, input_scale, uniform, width)
-    refusal: FixedPointRefusal | None = None
+    trial = _Trial(
+        chosen, interval, scale, guard_bits, goal, kind, input_scale, uniform, width or _WIDTHS[0]
+    )
+    tried: list[tuple[Candidate, str]] = []
+    refusals: list[FixedPointRefusal] = []
+
+    def attempt(
+        trial: _Trial, proposals: Iterable[tuple[Candidate, str]]
+    ) -> FixedPointChoice | None:
+        for candidate, scheme in proposals:
+            tried.append((candidate, scheme))
+            try:
+                certified = trial.certified(candidate.expression)
+            except FixedPointRefusal as refusal:
+                refusals.append(refusal)
+                continue
+            return FixedPointChoice(
+                certified,
+                candidate.expression,
+                scheme,
+                candidate.parameters,
+                candidate.description,
+                place.cost(candidate.expression.counts),
+            )
+        return None
+
     for share in _SHARES:
         closeness = share * (goal - limit)
         tolerance = Tolerance(relative=closeness) if kind else Tolerance(absolute=closeness)
         problem = SearchProblem(
             chosen, interval, tolerance, place, schemes, parameters or Parameters(), largest_cost
         )
-        for candidate, scheme in _proposals(problem):
-            for form in trial.forms(candidate.expression):
-                try:
-                    certified = trial.fewest_guard_bits(form)
-                except FixedPointRefusal as reason:
-                    refusal = refusal or reason
-                    continue
-                return FixedPointChoice(
-                    certified,
-                    candidate.expression,
-                    scheme,
-                    candidate.parameters,
-                    candidate.description,
-                    place.cost(candidate.expression.counts),
-                )
-    if refusal is None:
-        raise ApproximationError(
-            f"{where}: no expression is within {goal - limit:.2g} in real arithmetic; allow a"
-            " larger error or narrow the domain"
-        )
-    raise refusal
+        found = attempt(trial, _proposals(problem))
+        if found is not None:
+            return found
+    if width is None and any(refusal.reason == "overflow" for refusal in refusals):
+        found = attempt(replace(trial, width=_WIDTHS[1]), list(tried))
+        if found is not None:
+            return found
+    if refusals:
+        raise refusals[0]
+    raise ApproximationError(
+        f"{where}: no expression is within {goal - limit:.2g} in real arithmetic; allow a larger"
+        " error or narrow the domain"
+    )
 
 
 def _proposals(problem: SearchProblem) -> Iterator[tuple[Candidate, str]]:
@@ -189,13 +211,20 @@ class _Trial:
     relative: bool
     input_scale: int | None
     uniform: bool
-    width: int | None
+    width: int
 
-    def forms(self, expression: Expression) -> Iterator[Expression]:
-        """What is lowered: the expression, and with one scale for all also its normalised form."""
-        yield expression
-        if self.uniform:
-            yield normalised(expression, self.domain)
+    def certified(self, expression: Expression) -> CertifiedProgram:
+        """The program of an expression, or with one scale for all of its normalised form.
+
+        Raises:
+            FixedPointRefusal: if neither keeps the error.
+        """
+        try:
+            return self.fewest_guard_bits(expression)
+        except FixedPointRefusal:
+            if not self.uniform:
+                raise
+        return self.fewest_guard_bits(normalised(expression, self.domain))
 
     def certify(
         self,
@@ -238,7 +267,7 @@ class _Trial:
                 if refusal.reason != "error too large":
                     raise
                 return self.certify(expression, self.guard_bits, search=True)
-        found = self._first(expression, self._enough(expression))
+        found = self._first(expression)
         if not enumerable(found.program):
             return found
         # The analysis adds up the worst of all roundings; enumeration sees what they do together.
@@ -249,15 +278,28 @@ class _Trial:
                 break
         return found
 
-    def _first(self, expression: Expression, guard_bits: int) -> CertifiedProgram:
-        """The program with so many guard bits, or with fewer where that many overflow."""
+    def _first(self, expression: Expression) -> CertifiedProgram:
+        """A program with guard bits enough, or with fewer where so many overflow.
+
+        Raises:
+            FixedPointRefusal: if there is none.
+        """
+        guard_bits = enough = self._enough(expression)
         while True:
-            try:
-                return self.certify(expression, guard_bits)
-            except FixedPointRefusal as refusal:
-                if refusal.reason != "overflow" or guard_bits == 0:
-                    raise
-                guard_bits -= 1
+            analysis = self._analysis(expression, guard_bits)
+            excess = 0 if analysis is None else analysis.bits - self.width
+            # A product has two factors: it loses at most two bits with every guard bit.
+            if excess <= 0 or excess > 2 * guard_bits:
+                break
+            guard_bits -= max(1, excess // 2)
+        try:
+            return self.certify(expression, guard_bits)
+        except FixedPointRefusal as refusal:
+            if guard_bits == enough or refusal.reason == "overflow":
+                raise
+            raise FixedPointRefusal(
+                f"{refusal}; {enough} guard bits do not fit into {self.width} bits", "overflow"
+            ) from None
 
     def _enough(self, expression: Expression) -> int:
         """Guard bits with which the analysis is expected to prove the error."""
@@ -265,7 +307,10 @@ class _Trial:
         limit = rounding_limit(self.function, self.domain, self.scale, self.relative)
         guard_bits = _FIRST_GUARD_BITS
         while guard_bits < _MOST_GUARD_BITS:
-            noise = self._noise(expression, guard_bits)
+            analysis = self._analysis(expression, guard_bits)
+            noise = math.inf
+            if analysis is not None:
+                noise = analysis.relative if self.relative else analysis.absolute
             room = self.goal - real - limit
             if noise + real <= self.goal or room <= 0:
                 return guard_bits
@@ -274,8 +319,8 @@ class _Trial:
             guard_bits += max(1, math.ceil(more))
         return _MOST_GUARD_BITS
 
-    def _noise(self, expression: Expression, guard_bits: int) -> float:
-        """The proven effect of all rounding; infinite where nothing is proven."""
+    def _analysis(self, expression: Expression, guard_bits: int) -> RoundingAnalysis | None:
+        """What is proven of all rounding with so many guard bits."""
         program = lower_expression(
             expression,
             self.domain,
@@ -285,7 +330,4 @@ class _Trial:
             uniform=self.uniform,
             relative=self.relative,
         )
-        analysis = analyse(program)
-        if analysis is None:
-            return math.inf
-        return analysis.relative if self.relative else analysis.absolute
+        return analyse(program, relative=self.relative)

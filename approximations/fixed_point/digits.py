@@ -19,7 +19,7 @@ Array = NDArray[np.float64]
 
 _SAMPLES = 513
 # Beyond this the expression is close to a pole: refusing is up to the analysis.
-_MOST_DIGITS = 40
+_MOST_DIGITS = 300
 
 
 def input_range(domain: Interval, input_scale: int) -> tuple[int, int]:

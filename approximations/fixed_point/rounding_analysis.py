@@ -54,13 +54,14 @@ class RoundingAnalysis:
     boxes: int
 
 
-def analyse(program: FixedPointProgram) -> RoundingAnalysis | None:
+def analyse(program: FixedPointProgram, *, relative: bool = False) -> RoundingAnalysis | None:
     """Bounds of the rounding errors and of the size of all intermediates.
 
     Also the proof that no divisor, as it is rounded, is zero for any input of the program.
 
     Args:
         program: for the inputs that it was made for.
+        relative: whether the relative bound is to be sharp; the other one holds, but may be coarse.
 
     Returns:
         The bounds; None where nothing is proven: a divisor may be zero, or the errors grow beyond
@@ -78,22 +79,25 @@ def analyse(program: FixedPointProgram) -> RoundingAnalysis | None:
         return None
     lo, hi = program.lowest * unit, program.highest * unit
     left, right = _initial(lo, hi)
-    absolute = relative = 0.0
+    absolute = ratio = 0.0
     bits = boxes = 0
     for round_number in range(_ROUNDS + 1):
         part = _Boxes(program, left, right)
         # What no splitting can improve: the same bounds for the middles of the boxes alone.
         middle = _Boxes(program, part.middle, part.middle)
-        settled = (part.absolute <= _SHARP * max(absolute, _largest(middle.absolute))) & (
-            (part.relative <= _SHARP * max(relative, _largest(middle.relative)))
-            | (np.isinf(middle.relative) & np.isfinite(part.absolute))
-        )
+        if not np.isfinite(middle.absolute).all():
+            return None
+        if relative:
+            settled = part.relative <= _SHARP * max(ratio, _largest(middle.relative))
+            settled |= np.isinf(middle.relative) & np.isfinite(part.absolute)
+        else:
+            settled = part.absolute <= _SHARP * max(absolute, _largest(middle.absolute))
         last = round_number == _ROUNDS or 4 * int((~settled).sum()) > _MOST_BOXES
         if last:
             settled = np.ones_like(settled)
         if settled.any():
             absolute = max(absolute, float(part.absolute[settled].max()))
-            relative = max(relative, float(part.relative[settled].max()))
+            ratio = max(ratio, float(part.relative[settled].max()))
             widest = float(part.bits[settled].max())
             if not (math.isfinite(absolute) and math.isfinite(widest)):
                 return None
@@ -102,7 +106,7 @@ def analyse(program: FixedPointProgram) -> RoundingAnalysis | None:
         if settled.all():
             break
         left, right = _split(left[~settled], right[~settled])
-    return RoundingAnalysis(absolute * _UP, relative * _UP, bits, boxes)
+    return RoundingAnalysis(absolute * _UP, ratio * _UP, bits, boxes)
 
 
 def _largest(values: Array) -> float:

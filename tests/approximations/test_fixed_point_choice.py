@@ -102,6 +102,29 @@ def test_impossible_requests_are_one_clear_error(
         best_fixed_point(name, domain, scale=scale, error=error)
 
 
+def test_wider_integers_where_one_word_is_too_narrow() -> None:
+    choice = best_fixed_point("sinh", (-10, 10), scale=14)
+    assert choice.certified.error <= 1.1 * 2**-15
+    assert choice.certified.program.bits is not None
+    assert 64 < choice.certified.program.bits <= 128
+    with pytest.raises(ApproximationError, match="64"):
+        best_fixed_point("sinh", (-10, 10), scale=14, width=64)
+
+
+def test_oscillations_and_angle_doubling_are_seen() -> None:
+    choice = best_fixed_point("sin", (-100, 100), scale=10)
+    assert choice.certified.error <= 1.1 * 2**-11
+    confirmed = exhaustive_error(choice.certified.program, choice.certified.function)
+    assert confirmed.absolute <= choice.certified.error
+
+
+def test_a_function_with_a_zero_gets_an_absolute_error() -> None:
+    choice = best_fixed_point("sqrt", (0, 4), scale=8)
+    assert not choice.certified.relative
+    assert choice.certified.error <= 1.1 * 2**-9
+    assert exhaustive_error(choice.certified.program, get_function("sqrt")).inputs == 1025
+
+
 def test_relative_errors_need_a_function_without_a_zero() -> None:
     with pytest.raises(ApproximationError, match="has a zero"):
         best_fixed_point("sin", (0, 3), scale=10, relative=True)
