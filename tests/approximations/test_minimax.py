@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from odp.approximations import Approximant, ApproximationError, Function, Interval, approximate
+from odp.approximations import (
+    TARGETS,
+    Approximant,
+    ApproximationError,
+    Function,
+    Interval,
+    Target,
+    approximate,
+    get_function,
+)
 from odp.approximations.remez import Problem, alternation, lower_bound, minimax
 from odp.approximations.schemes import Request
 from odp.approximations.schemes.rational_function import RationalProblem
@@ -223,3 +232,13 @@ def test_squared_polynomials_reach_the_tables(
     # K squarings enlarge the rounding of the coefficients to float32 by 2^K.
     assert a.absolute_error <= 1.02 * expected + 2.0 ** (squarings - 25)
     assert a.error_kind == "certified"
+
+
+@pytest.mark.parametrize("target", TARGETS.values(), ids=lambda t: t.name)
+def test_the_quick_bound_of_a_cost_is_one(target: Target) -> None:
+    for name, domain in [("exp", (-1.0, 0.0)), ("sigmoid", (-8.0, 8.0)), ("gelu", (-6.0, 6.0))]:
+        request = Request(get_function(name), Interval(*domain), 1e-3, False, target=target)
+        problem = RationalProblem(request)
+        for m in range(7):
+            for n in range(5):
+                assert problem.least_cost(m, n) <= problem.cost(m, n) + 1e-9
