@@ -15,19 +15,15 @@ from odp.approximations.errors import ApproximationError
 from odp.approximations.function import Function
 from odp.approximations.functions import get_function
 from odp.approximations.interval import Interval
-from odp.approximations.measure import measurement_grid
 from odp.approximations.search import (
-    Search,
     SearchProblem,
     check_scheme,
     find_scheme,
-    search,
+    sharper_searches,
 )
 from odp.approximations.target import Target, get_target
 
 __all__ = ["limits", "pareto"]
-
-_SHARPER = 1 - 1e-6
 
 
 def pareto(
@@ -125,7 +121,7 @@ def _limits(
     )
     try:
         ends = []
-        for found in _front(problem):
+        for found in sharper_searches(problem):
             ends.append((found.best_cost[0], found.error * found.error_share))
             if ends[-1][1] <= problem.error:
                 break
@@ -140,20 +136,4 @@ def _points(problem: SearchProblem) -> Iterator[Approximant]:
 
         yield from answer.front(problem)
     else:
-        yield from (found.result() for found in _front(problem))
-
-
-def _front(problem: SearchProblem) -> Iterator[Search]:
-    """Searches with ever smaller errors; at each cost the sharpest is found."""
-    start = 1.0 if problem.relative else measurement_grid(problem.function, problem.domain).scale
-    limited = replace(problem, tolerance=problem.tolerance.scaled(start / problem.error))
-    found = search(limited)
-    if found.best is None:
-        raise found.failure()
-    while found.best is not None:
-        yield found
-        reached = found.error * found.error_share
-        if reached == 0:
-            return
-        tolerance = problem.tolerance.scaled(reached * _SHARPER / problem.error)
-        found = search(replace(limited, tolerance=tolerance))
+        yield from (found.result() for found in sharper_searches(problem))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
@@ -22,7 +22,17 @@ from odp.approximations.schemes import SCHEMES, Candidate, Request, Scheme
 from odp.approximations.target import Target
 from odp.approximations.tolerance import Tolerance
 
-__all__ = ["Search", "SearchProblem", "check_parameters", "check_scheme", "find_scheme", "search"]
+__all__ = [
+    "Search",
+    "SearchProblem",
+    "check_parameters",
+    "check_scheme",
+    "find_scheme",
+    "search",
+    "sharper_searches",
+]
+
+_SHARPER = 1 - 1e-6
 
 
 @dataclass(frozen=True)
@@ -137,6 +147,30 @@ def _part(
     if found.best is None:
         raise found.failure()
     return found.best[0].expression
+
+
+def sharper_searches(problem: SearchProblem) -> Iterator[Search]:
+    """Searches with ever smaller errors, without end but for what can be reached.
+
+    At each cost the sharpest is found, so that the next one costs more.
+
+    Args:
+        problem: its tolerance says only of which kind the errors are.
+
+    Raises:
+        ApproximationError: if there is nothing at all.
+    """
+    start = 1.0 if problem.relative else measurement_grid(problem.function, problem.domain).scale
+    found = search(replace(problem, tolerance=problem.tolerance.scaled(start / problem.error)))
+    if found.best is None:
+        raise found.failure()
+    while found.best is not None:
+        yield found
+        reached = found.error * found.error_share
+        if reached == 0:
+            return
+        tolerance = problem.tolerance.scaled(reached * _SHARPER / problem.error)
+        found = search(replace(problem, tolerance=tolerance))
 
 
 class Search:

@@ -7,20 +7,23 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from odp.approximations.approximant import Approximant
-from odp.approximations.arithmetic import FixedPointArithmetic
+from odp.approximations.arithmetic import FLOAT64, FixedPointArithmetic
 from odp.approximations.errors import ApproximationError
 from odp.approximations.fixed_point.certified import CertifiedProgram, rounding_limit
 from odp.approximations.fixed_point.choice import FixedPointChoice, best_fixed_point
 from odp.approximations.function import Function
 from odp.approximations.interval import Interval
 from odp.approximations.measure import measure, safe_interval
-from odp.approximations.search import SearchProblem
+from odp.approximations.search import SearchProblem, sharper_searches
 from odp.approximations.target import Target
 
 __all__ = ["cheapest", "default_error", "front", "sharpest"]
 
 # Of what rounding the result alone costs: 1.05 is out of the reach of most cheap programs.
 _NEAR_LIMIT = 1.1
+# The search for programs leaves the expression three quarters of what is above the rounding of the
+# result; 1.4 of them are enough for the expression that is known, with constants rounded.
+_CLOSE = 1.4
 
 
 def default_error(function: Function, domain: Interval, target: Target, relative: bool) -> float:
@@ -67,31 +70,35 @@ def sharpest(problem: SearchProblem) -> Approximant:
 
 
 def front(problem: SearchProblem) -> Iterator[Approximant]:
-    """Programs of rising cost and falling error, up to the budget or the rounding of the result."""
-    arithmetic = _arithmetic(problem.target)
-    limit = rounding_limit(problem.function, problem.domain, arithmetic.scale, problem.relative)
-    scale = 1.0
-    if not problem.relative:
-        from odp.approximations.measure import measurement_grid
+    """Programs of rising cost and falling error, up to the budget or the rounding of the result.
 
-        scale = measurement_grid(problem.function, problem.domain).scale
-    last = math.inf
-    error = scale
-    while error > limit:
+    One for every expression of the front in real arithmetic, as close to it as the rounding of the
+    result allows.
+    """
+    scale = _arithmetic(problem.target).scale
+    limit = rounding_limit(problem.function, problem.domain, scale, problem.relative)
+    exact = replace(problem, target=replace(problem.target, arithmetic=FLOAT64))
+    best: Approximant | None = None
+    best_cost, last = 0.0, math.inf
+    for found in sharper_searches(exact):
+        cost, real = found.best_cost[0], found.error * found.error_share
+        error = _NEAR_LIMIT * limit + _CLOSE * real
+        if error >= last:
+            continue
         try:
-            choice = _choice(problem, error)
+            choice = _choice(replace(problem, largest_cost=cost), error)
         except ApproximationError:
-            return
-        if choice.cost > problem.largest_cost * (1 + 1e-9):
-            return
+            continue
         approximant = _approximant(problem, choice)
-        if approximant.error < last:
-            yield approximant
-            last = approximant.error
-        if last <= _NEAR_LIMIT * limit or last <= problem.error:
-            return
-        # Half of what is left above the rounding of the result: about half a multiplication.
-        error = limit + max((last - limit) / 2, (_NEAR_LIMIT - 1) * limit)
+        if approximant.error >= last:
+            continue
+        if best is not None and choice.cost > best_cost * (1 + 1e-9):
+            yield best
+        best, best_cost, last = approximant, choice.cost, approximant.error
+        if last <= problem.error or last <= _NEAR_LIMIT * limit:
+            break
+    if best is not None:
+        yield best
 
 
 def _choice(problem: SearchProblem, error: float) -> FixedPointChoice:
@@ -105,6 +112,8 @@ def _choice(problem: SearchProblem, error: float) -> FixedPointChoice:
         relative=problem.relative,
         schemes=problem.schemes,
         target=problem.target,
+        parameters=problem.parameters,
+        largest_cost=problem.largest_cost,
     )
 
 
