@@ -21,7 +21,9 @@ from odp.approximations.schemes.multipoint_pade import MultipointPadeScheme
 from odp.approximations.schemes.newton import NewtonScheme
 from odp.approximations.schemes.pade import PadeScheme
 from odp.approximations.schemes.scheme import Candidate, Request, Scheme
+from odp.approximations.schemes.splitting import SplittingScheme
 from odp.approximations.schemes.squaring import SquaringScheme
+from odp.approximations.schemes.structural import StructuralScheme
 from odp.approximations.schemes.taylor import TaylorScheme
 
 __all__ = ["SCHEMES", "Candidate", "Request", "Scheme"]
@@ -37,6 +39,7 @@ _SCHEMES: tuple[Scheme, ...] = (
     MinimaxScheme(),
     ChebyshevPadeScheme(),
     AngleDoublingScheme(),
+    SplittingScheme(),
     HalleyScheme(),
     CompositionScheme(),
     TaylorScheme(),
@@ -44,6 +47,7 @@ _SCHEMES: tuple[Scheme, ...] = (
     CaratheodoryFejerScheme(),
     LogisticChainScheme(),
     CosineChainScheme(),
+    StructuralScheme(),
     DecayScheme(),
 )
 
