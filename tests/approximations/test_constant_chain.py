@@ -224,9 +224,20 @@ def test_a_wide_sigmoid_is_cheaper_than_a_rational_function() -> None:
     assert chain.counts.multiplications < other.counts.multiplications
 
 
-def test_cosine_by_squarings_needs_half_the_pair() -> None:
-    # Angle doubling carries sine and cosine, two multiplications a doubling.
-    pair = approximate("cos", (-20, 20), error=1e-5, target="float64", scheme="angle_doubling")
-    chain = approximate("cos", (-20, 20), error=1e-5, target="float64", scheme="cosine_chain")
+def test_cosine_of_one_value_needs_half_the_pair() -> None:
+    budget = {"error": 1e-5, "target": "float64"}
+    # The pair of sine and cosine takes two multiplications a doubling.
+    pair = approximate("cos", (-20, 20), scheme="angle_doubling", form="pair", **budget)  # type: ignore[arg-type]
+    chain = approximate("cos", (-20, 20), scheme="cosine_chain", **budget)  # type: ignore[arg-type]
     assert chain.error_kind == "certified"
     assert chain.counts.multiplications <= pair.counts.multiplications // 2
+    versine = approximate("cos", (-20, 20), error=1e-5, scheme="angle_doubling")
+    assert versine.parameters["form"] == "versine"
+    assert versine.error_kind == "certified"
+    assert versine.float32_error <= 1e-5
+    assert versine.counts.multiplications <= 9 < pair.counts.multiplications
+
+
+def test_the_pair_stays_where_one_value_would_lose_digits() -> None:
+    # (512/pi)^2 roundings of float32 are 1.6e-3.
+    assert approximate("cos", (-512, 512), error=1e-4).parameters["form"] == "pair"
