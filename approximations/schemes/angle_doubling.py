@@ -45,6 +45,8 @@ _MOST_DOUBLINGS = 20
 _POINTS = 257
 # Beyond pi the sine of the first angle, by which errors are weighed, vanishes.
 _FARTHEST = 2.5
+# The first term of a series of errors is right to a small factor where it is small.
+_HOPELESS = 20.0
 _LARGEST_DEGREE = 15
 
 
@@ -82,6 +84,11 @@ class AngleDoublingScheme(Scheme):
         for cost, k, even, odd in sorted(options):
             form = "pair" if odd else "versine"
             if not request.wants(cost, doublings=k, degree=even, form=form):
+                continue
+            reach = request.domain.magnitude / 2 ** (k + 1)
+            # The first term of the error in Chebyshev polynomials of the squared angle.
+            expected = 2 * reach ** (even + 2) / math.factorial(even + 2)
+            if 2.0**k * expected > _HOPELESS * request.error:
                 continue
             degrees = f"{even} and {odd}" if odd else f"{even}"
             for built in _pair(request, k, even, odd) if odd else _versine(request, k, even):
@@ -159,7 +166,7 @@ def _polynomial(reach: float, degree: int, *, odd: bool) -> tuple[Array, float]:
     t = reach * np.sin(np.linspace(0.0, np.pi / 2, _POINTS))
     basis = chebyshev.chebvander(2 * (t / reach) ** 2 - 1, degree // 2)
     # t p(t^2) has the error of the sine itself; at 0 it is 0 whatever p is.
-    columns: Array = t[1:, None] * basis[1:] if odd else basis
+    columns = np.asarray(t[1:, None] * basis[1:] if odd else basis, dtype=np.float64)
     target = np.sin(t[1:]) if odd else np.cos(t)
     fit = minimax(Problem(columns, np.ones((target.size, 1)), target, np.ones_like(target)))
     if fit is None:
