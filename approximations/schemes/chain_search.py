@@ -26,7 +26,9 @@ CHAIN_PARAMETERS = {
 
 _MOST_SQUARINGS = 8
 # The errors on two widths that differ by a factor of sqrt(2) differ by at most about this factor.
-_HOPELESS = 20.0
+_GAIN = 20.0
+# A fit that starts close to a local optimum may end in a better one.
+_LUCK = 1.5
 # One more squaring gains less than this factor; so far it was 900 at most, on narrow domains.
 _LARGEST_GAIN = 2000.0
 # Unit roundoffs that the search forgives in float32, at least.
@@ -80,10 +82,12 @@ def fitted_chains(
             parameters, error = _weighted(chain, goal, width, start, weight)
             error *= request.error
         else:
-            if error > _HOPELESS * request.error and not request.accepts(error):
+            if error > _possible_gain(width) * request.error and not request.accepts(error):
                 continue
-            parameters, error = _on_width(chain, goal, width)
-            error *= unit
+            parameters = start
+            if width > _nearest(width) or error > request.error:
+                parameters, error = _on_width(chain, goal, width)
+                error *= unit
         if request.accepts(error):
             yield chain, parameters
 
@@ -104,6 +108,12 @@ def _noise(request: Request, chain: Chain, growth: float) -> float:
         return 0.0
     squarings = chain.squarings + (2 if chain.quartic and growth == 2.0 else 0)
     return (0.8 * growth**squarings - _FLOOR) * arithmetic.unit_roundoff
+
+
+def _possible_gain(width: float) -> float:
+    """By how much the error on a width may be below that on the nearest power of two."""
+    narrower = max(0.0, math.log2(_nearest(width) / width))
+    return float(_LUCK * _GAIN ** (2 * narrower))
 
 
 def _nearest(width: float) -> float:
