@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from odp.approximations.expression import Expression, OperationCounts
-from odp.approximations.function import Function
+from odp.approximations.functions.function import Function
 from odp.approximations.interval import Interval
 from odp.approximations.target import TARGETS, Target
 from odp.approximations.tolerance import Tolerance
@@ -122,7 +122,7 @@ class Approximant:
 
     def emit(self, language: str, name: str | None = None) -> str:
         """Source text in ``python``, ``c``, ``triton`` or ``latex``; see `emit_source`."""
-        from odp.approximations.emit_source import emit_source
+        from odp.approximations.emitters.emit_source import emit_source
 
         return emit_source(self, language, name)
 

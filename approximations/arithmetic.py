@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from odp.approximations.expression import Expression, constant, variable
-from odp.approximations.polynomials import CoefficientRangeError
+from odp.approximations.forms.polynomials import CoefficientRangeError
 
 __all__ = [
     "FLOAT32",

@@ -11,8 +11,8 @@ from odp.approximations import cache
 from odp.approximations.approximant import Approximant, Parameters, ParameterValue
 from odp.approximations.arithmetic import FixedPointArithmetic
 from odp.approximations.errors import ApproximationError
-from odp.approximations.function import Function
-from odp.approximations.functions import get_function
+from odp.approximations.functions.function import Function
+from odp.approximations.functions.registry import get_function
 from odp.approximations.interval import Interval
 from odp.approximations.measure import measurement_grid
 from odp.approximations.schemes import SCHEMES

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from odp.approximations.error_analysis import denominators
 from odp.approximations.expression import Expression
-from odp.approximations.function import Function
+from odp.approximations.functions.function import Function
 from odp.approximations.interval import Interval
 from odp.approximations.tolerance import Tolerance
 

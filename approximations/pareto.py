@@ -12,8 +12,8 @@ from odp.approximations.approximant import Approximant
 from odp.approximations.arithmetic import FLOAT64, FixedPointArithmetic
 from odp.approximations.choose import checked_domain, checked_tolerance
 from odp.approximations.errors import ApproximationError
-from odp.approximations.function import Function
-from odp.approximations.functions import get_function
+from odp.approximations.functions.function import Function
+from odp.approximations.functions.registry import get_function
 from odp.approximations.interval import Interval
 from odp.approximations.search import (
     SearchProblem,

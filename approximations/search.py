@@ -10,14 +10,14 @@ from functools import lru_cache
 
 from odp.approximations.approximant import Approximant, Parameters, ParameterValue
 from odp.approximations.arithmetic import FLOAT32, FLOAT64, FloatArithmetic, round_constants
-from odp.approximations.certify import certify
 from odp.approximations.errors import ApproximationError
 from odp.approximations.expression import Expression
-from odp.approximations.function import Function
-from odp.approximations.functions import get_function
+from odp.approximations.forms.polynomials import CoefficientRangeError
+from odp.approximations.functions.function import Function
+from odp.approximations.functions.registry import get_function
 from odp.approximations.interval import Interval
 from odp.approximations.measure import Measurement, measure, measurement_grid, safe_interval
-from odp.approximations.polynomials import CoefficientRangeError
+from odp.approximations.proofs.certify import certify
 from odp.approximations.schemes import SCHEMES, Candidate, Request, Scheme
 from odp.approximations.target import Target
 from odp.approximations.tolerance import Tolerance

@@ -12,8 +12,8 @@ import numpy as np
 from odp.approximations.approximant import Approximant
 from odp.approximations.choose import approximate
 from odp.approximations.errors import ApproximationError
-from odp.approximations.function import Function
-from odp.approximations.functions import get_function
+from odp.approximations.functions.function import Function
+from odp.approximations.functions.registry import get_function
 from odp.approximations.interval import Interval
 from odp.approximations.schemes import SCHEMES
 from odp.approximations.search import check_parameters, find_scheme

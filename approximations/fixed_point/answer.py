@@ -11,7 +11,7 @@ from odp.approximations.arithmetic import FLOAT64, FixedPointArithmetic
 from odp.approximations.errors import ApproximationError
 from odp.approximations.fixed_point.certified import CertifiedProgram, rounding_limit
 from odp.approximations.fixed_point.choice import FixedPointChoice, best_fixed_point
-from odp.approximations.function import Function
+from odp.approximations.functions.function import Function
 from odp.approximations.interval import Interval
 from odp.approximations.measure import measure, safe_interval
 from odp.approximations.search import SearchProblem, sharper_searches

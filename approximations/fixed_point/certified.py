@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from odp.approximations.certify import certify
 from odp.approximations.errors import ApproximationError
 from odp.approximations.expression import Expression
 from odp.approximations.fixed_point.coefficient_search import round_jointly
@@ -18,8 +17,9 @@ from odp.approximations.fixed_point.lowering import lower_expression
 from odp.approximations.fixed_point.program import FixedPointProgram
 from odp.approximations.fixed_point.refusal import FixedPointRefusal
 from odp.approximations.fixed_point.rounding_analysis import RoundingAnalysis, analyse
-from odp.approximations.function import Function
+from odp.approximations.functions.function import Function
 from odp.approximations.interval import Interval
+from odp.approximations.proofs.certify import certify
 
 __all__ = [
     "CertifiedProgram",

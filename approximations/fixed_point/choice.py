@@ -22,8 +22,8 @@ from odp.approximations.fixed_point.lowering import lower_expression
 from odp.approximations.fixed_point.normalisation import normalised
 from odp.approximations.fixed_point.refusal import FixedPointRefusal
 from odp.approximations.fixed_point.rounding_analysis import RoundingAnalysis, analyse
-from odp.approximations.function import Function
-from odp.approximations.functions import get_function
+from odp.approximations.functions.function import Function
+from odp.approximations.functions.registry import get_function
 from odp.approximations.interval import Interval
 from odp.approximations.schemes import SCHEMES, Candidate
 from odp.approximations.search import SearchProblem, find_scheme, search

@@ -27,7 +27,7 @@ from odp.approximations.fixed_point.lowering import (
     shift_constants,
 )
 from odp.approximations.fixed_point.refusal import FixedPointRefusal
-from odp.approximations.function import Function
+from odp.approximations.functions.function import Function
 from odp.approximations.interval import Interval
 
 __all__ = ["JointRounding", "round_jointly"]

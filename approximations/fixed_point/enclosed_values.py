@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from odp.approximations.function import Function
+from odp.approximations.functions.function import Function
 
 __all__ = ["enclosed_values"]
 
@@ -46,7 +46,7 @@ def enclosed_values(
         import flint
     except ImportError:
         return None
-    from odp.approximations.arb_evaluation import PRECISION, arb_evaluator
+    from odp.approximations.proofs.arb_evaluation import PRECISION, arb_evaluator
 
     evaluator = arb_evaluator(function)
     if evaluator is None:
@@ -82,7 +82,7 @@ def _taylor(
     """Values on a run by one Taylor polynomial; None if its bound is above the tolerance."""
     from flint import arb, arb_series
 
-    from odp.approximations.arb_evaluation import NoEnclosure
+    from odp.approximations.proofs.arb_evaluation import NoEnclosure
 
     lo, hi = float(x[0]), float(x[-1])
     middle = lo + (hi - lo) / 2
@@ -117,7 +117,7 @@ def _pointwise(
     """Values one by one: next to a branch point no Taylor polynomial exists."""
     from flint import arb, arb_series
 
-    from odp.approximations.arb_evaluation import NoEnclosure, enclosure
+    from odp.approximations.proofs.arb_evaluation import NoEnclosure, enclosure
 
     values = np.empty_like(x)
     bound = 0.0

@@ -11,7 +11,7 @@ from odp.approximations.errors import ApproximationError
 from odp.approximations.fixed_point.digits import input_range
 from odp.approximations.fixed_point.enclosed_values import enclosed_values
 from odp.approximations.fixed_point.program import FixedPointProgram
-from odp.approximations.function import Function
+from odp.approximations.functions.function import Function
 from odp.approximations.interval import Interval
 
 __all__ = ["ExhaustiveError", "enumerable", "exhaustive_error"]

@@ -19,10 +19,10 @@ import numpy as np
 from numpy.polynomial import chebyshev as series
 from numpy.typing import NDArray
 
-from odp.approximations.fit_problem import TypeFit
-from odp.approximations.function import Function
+from odp.approximations.fits.fit_problem import TypeFit
+from odp.approximations.forms.polynomials import chebyshev_nodes, interpolate
+from odp.approximations.functions.function import Function
 from odp.approximations.interval import Interval
-from odp.approximations.polynomials import chebyshev_nodes, interpolate
 from odp.approximations.schemes.rational_function import RationalProblem
 from odp.approximations.schemes.scheme import Candidate, Request, Scheme
 

@@ -10,7 +10,7 @@ from numpy.polynomial import Polynomial
 from numpy.typing import NDArray
 
 from odp.approximations.expression import Expression
-from odp.approximations.polynomials import coefficient
+from odp.approximations.forms.polynomials import coefficient
 
 __all__ = ["Chain", "ChainGoal", "knuth_constants"]
 

@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 
 from odp.approximations.approximant import Parameters
 from odp.approximations.expression import Expression, variable
-from odp.approximations.function import Function
-from odp.approximations.interval import Interval
-from odp.approximations.polynomials import (
+from odp.approximations.forms.polynomials import (
     CoefficientRangeError,
     Variable,
     chebyshev_nodes,
     coefficient,
     interpolate,
 )
+from odp.approximations.functions.function import Function
+from odp.approximations.interval import Interval
 from odp.approximations.schemes.scheme import Candidate, Request, Scheme, in_form
 
 __all__ = ["ChebyshevScheme"]

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
-from odp.approximations.fit_problem import TypeFit
-from odp.approximations.function import Function
+from odp.approximations.fits.fit_problem import TypeFit
+from odp.approximations.fits.linearised import linearised
+from odp.approximations.functions.function import Function
 from odp.approximations.interval import Interval
-from odp.approximations.linearised import linearised
 from odp.approximations.schemes.rational_function import RationalProblem
 from odp.approximations.schemes.scheme import Candidate, Request, Scheme
 

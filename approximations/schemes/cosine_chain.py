@@ -17,9 +17,9 @@ from typing import ClassVar
 
 from odp.approximations.approximant import Parameters
 from odp.approximations.expression import variable
-from odp.approximations.function import Function
+from odp.approximations.forms.polynomials import CoefficientRangeError
+from odp.approximations.functions.function import Function
 from odp.approximations.interval import Interval
-from odp.approximations.polynomials import CoefficientRangeError
 from odp.approximations.schemes.chain_search import (
     CHAIN_PARAMETERS,
     chain_additions,

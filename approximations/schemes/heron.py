@@ -16,9 +16,9 @@ from typing import ClassVar
 
 from odp.approximations.approximant import Parameters
 from odp.approximations.expression import Expression, variable
-from odp.approximations.function import Function
+from odp.approximations.forms.polynomials import CoefficientRangeError, coefficient
+from odp.approximations.functions.function import Function
 from odp.approximations.interval import Interval
-from odp.approximations.polynomials import CoefficientRangeError, coefficient
 from odp.approximations.schemes.root_plan import (
     RootPlan,
     absolute_error,

@@ -11,9 +11,9 @@ import heapq
 from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
-from odp.approximations.function import Function
+from odp.approximations.fits.minimax_fit import fit_type
+from odp.approximations.functions.function import Function
 from odp.approximations.interval import Interval
-from odp.approximations.minimax_fit import fit_type
 from odp.approximations.schemes.rational_function import RationalProblem
 from odp.approximations.schemes.scheme import Candidate, Request, Scheme
 

@@ -15,8 +15,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from odp.approximations.fit_problem import TypeFit
-from odp.approximations.function import Function
+from odp.approximations.fits.fit_problem import TypeFit
+from odp.approximations.functions.function import Function
 from odp.approximations.interval import Interval
 from odp.approximations.schemes.rational_function import RationalProblem
 from odp.approximations.schemes.scheme import Candidate, Request, Scheme

@@ -21,9 +21,9 @@ from typing import ClassVar
 from odp.approximations.approximant import Parameters
 from odp.approximations.arithmetic import FixedPointArithmetic
 from odp.approximations.expression import Expression, variable
-from odp.approximations.function import Function
+from odp.approximations.forms.polynomials import CoefficientRangeError
+from odp.approximations.functions.function import Function
 from odp.approximations.interval import Interval
-from odp.approximations.polynomials import CoefficientRangeError
 from odp.approximations.schemes.root_plan import (
     RootPlan,
     Sequence,

@@ -18,12 +18,12 @@ from typing import ClassVar
 
 from odp.approximations.approximant import Parameters
 from odp.approximations.expression import Expression, variable
-from odp.approximations.function import Function
-from odp.approximations.functions import get_function
+from odp.approximations.forms.polynomials import CoefficientRangeError, coefficient, horner
+from odp.approximations.functions.function import Function
+from odp.approximations.functions.registry import get_function
+from odp.approximations.functions.taylor_coefficients import taylor_coefficients
 from odp.approximations.interval import Interval
-from odp.approximations.polynomials import CoefficientRangeError, coefficient, horner
 from odp.approximations.schemes.scheme import Candidate, Request, Scheme
-from odp.approximations.taylor_coefficients import taylor_coefficients
 
 __all__ = ["PadeScheme", "expansion_point", "pade_coefficients", "sparse_horner"]
 

@@ -16,12 +16,12 @@ from numpy.polynomial import Chebyshev, Polynomial
 from numpy.typing import NDArray
 
 from odp.approximations.approximant import Parameters
-from odp.approximations.evaluation_forms import by_cost, cheapest_forms, chebyshev_forms
-from odp.approximations.exact_coefficients import chebyshev_series
 from odp.approximations.expression import Expression, variable
-from odp.approximations.fit_coefficients import monomials
-from odp.approximations.fit_problem import WIDE_RATIO, FitProblem, Parity, TypeFit
-from odp.approximations.polynomials import (
+from odp.approximations.fits.exact_coefficients import chebyshev_series
+from odp.approximations.fits.fit_coefficients import monomials
+from odp.approximations.fits.fit_problem import WIDE_RATIO, FitProblem, Parity, TypeFit
+from odp.approximations.forms.evaluation_forms import by_cost, cheapest_forms, chebyshev_forms
+from odp.approximations.forms.polynomials import (
     CoefficientRangeError,
     clenshaw,
     coefficient,

@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from odp.approximations.function import Function
+from odp.approximations.functions.function import Function
 from odp.approximations.interval import Interval
 from odp.approximations.schemes.root_seeds import SEEDS, SeedKind, best_seed
 from odp.approximations.schemes.root_steps import STEPS, StepKind, error_after

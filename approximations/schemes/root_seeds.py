@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from odp.approximations.expression import Expression, variable
-from odp.approximations.polynomials import coefficient, horner
-from odp.approximations.preprocessed_forms import knuth_quartic
-from odp.approximations.remez import Problem, minimax
+from odp.approximations.fits.remez import Problem, minimax
+from odp.approximations.forms.polynomials import coefficient, horner
+from odp.approximations.forms.preprocessed_forms import knuth_quartic
 
 __all__ = ["SEEDS", "Seed", "SeedKind", "best_seed"]
 

@@ -27,9 +27,9 @@ from numpy.polynomial import Chebyshev, Polynomial
 from numpy.typing import NDArray
 
 from odp.approximations.expression import Expression
-from odp.approximations.polynomials import CoefficientRangeError, coefficient
-from odp.approximations.preprocessed_forms import knuth_quartic
-from odp.approximations.remez import Problem, minimax
+from odp.approximations.fits.remez import Problem, minimax
+from odp.approximations.forms.polynomials import CoefficientRangeError, coefficient
+from odp.approximations.forms.preprocessed_forms import knuth_quartic
 from odp.approximations.schemes.root_seeds import best_seed
 
 __all__ = [

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from odp.approximations.approximant import Parameters, ParameterValue
 from odp.approximations.errors import ApproximationError
 from odp.approximations.expression import Expression
-from odp.approximations.function import Function
+from odp.approximations.functions.function import Function
 from odp.approximations.interval import Interval
 from odp.approximations.target import TARGETS, Target
 from odp.approximations.tolerance import Tolerance

@@ -18,15 +18,15 @@ from numpy.typing import NDArray
 
 from odp.approximations.approximant import Parameters
 from odp.approximations.expression import variable
-from odp.approximations.function import Function
-from odp.approximations.interval import Interval
-from odp.approximations.polynomials import (
+from odp.approximations.fits.remez import Problem, minimax
+from odp.approximations.forms.polynomials import (
     CoefficientRangeError,
     Variable,
     chebyshev_nodes,
     interpolate,
 )
-from odp.approximations.remez import Problem, minimax
+from odp.approximations.functions.function import Function
+from odp.approximations.interval import Interval
 from odp.approximations.schemes.scheme import Candidate, Request, Scheme
 
 __all__ = ["SquaringScheme"]

@@ -17,7 +17,7 @@ from typing import ClassVar
 from odp.approximations.approximant import Parameters
 from odp.approximations.errors import ApproximationError
 from odp.approximations.expression import Expression, variable
-from odp.approximations.function import Function
+from odp.approximations.functions.function import Function
 from odp.approximations.interval import Interval
 from odp.approximations.schemes.scheme import Candidate, Request, Scheme
 

@@ -16,13 +16,13 @@ import numpy as np
 
 from odp.approximations.approximant import Parameters
 from odp.approximations.expression import variable
-from odp.approximations.function import Function
+from odp.approximations.forms.polynomials import CoefficientRangeError, coefficient
+from odp.approximations.functions.function import Function
+from odp.approximations.functions.taylor_coefficients import taylor_coefficients
 from odp.approximations.interval import Interval
 from odp.approximations.measure import measurement_grid
-from odp.approximations.polynomials import CoefficientRangeError, coefficient
 from odp.approximations.schemes.pade import expansion_point, sparse_horner
 from odp.approximations.schemes.scheme import Candidate, Request, Scheme
-from odp.approximations.taylor_coefficients import taylor_coefficients
 
 __all__ = ["TaylorScheme"]
 

@@ -20,10 +20,15 @@ from odp.approximations import (
     get_function,
     variable,
 )
-from odp.approximations.arb_evaluation import PRECISION, ArbExpression, NoEnclosure, arb_evaluator
-from odp.approximations.certify import certify, supremum
 from odp.approximations.error_analysis import rounding_error
 from odp.approximations.measure import measure
+from odp.approximations.proofs.arb_evaluation import (
+    PRECISION,
+    ArbExpression,
+    NoEnclosure,
+    arb_evaluator,
+)
+from odp.approximations.proofs.certify import certify, supremum
 
 from .cases import WIDE, functions, narrow
 from .conftest import independent_points

@@ -10,10 +10,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from odp.approximations import Expression, Function, Interval, constant, get_function, variable
-from odp.approximations.certify import certify, supremum
-from odp.approximations.error_proof import WORK
-from odp.approximations.expression_symmetry import expression_symmetry
-from odp.approximations.minimax_approximant import minimax
+from odp.approximations.fits.minimax_approximant import minimax
+from odp.approximations.proofs.certify import certify, supremum
+from odp.approximations.proofs.error_proof import WORK
+from odp.approximations.proofs.expression_symmetry import expression_symmetry
 from odp.approximations.tolerance import Histogram, Tolerance
 
 x = variable("x")

@@ -26,8 +26,13 @@ from odp.approximations import (
     constant,
     variable,
 )
-from odp.approximations.emit_source import LANGUAGES, describe, emit_source, identifier
-from odp.approximations.source_emitters import CAlgebra, c_source, python_source, triton_source
+from odp.approximations.emitters.emit_source import LANGUAGES, describe, emit_source, identifier
+from odp.approximations.emitters.source_emitters import (
+    CAlgebra,
+    c_source,
+    python_source,
+    triton_source,
+)
 
 x, y = variable("x"), variable("y")
 RANDOM = np.random.default_rng(5)

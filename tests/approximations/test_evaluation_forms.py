@@ -11,20 +11,20 @@ from hypothesis import strategies as st
 from numpy.polynomial import Chebyshev, Polynomial
 
 from odp.approximations import ApproximationError, Expression, variable
-from odp.approximations.evaluation_forms import (
+from odp.approximations.forms.evaluation_forms import (
     by_cost,
     cheapest_forms,
     chebyshev_forms,
     polynomial_forms,
     rational_forms,
 )
-from odp.approximations.polynomial_forms import (
+from odp.approximations.forms.polynomial_forms import (
     giant_steps,
     normalised,
     polynomial_builders,
 )
-from odp.approximations.polynomials import CoefficientRangeError, horner
-from odp.approximations.preprocessed_forms import (
+from odp.approximations.forms.polynomials import CoefficientRangeError, horner
+from odp.approximations.forms.preprocessed_forms import (
     AGREEMENT,
     eve,
     factored,

@@ -14,8 +14,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from odp.approximations import ApproximationError, Expression, constant, variable
+from odp.approximations.emitters.source_emitters import one_line
 from odp.approximations.error_analysis import rounding_error
-from odp.approximations.source_emitters import one_line
 
 x = variable("x")
 fractions = st.fractions(min_value=-8, max_value=8, max_denominator=64)

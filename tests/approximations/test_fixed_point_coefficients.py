@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from numpy.polynomial import Chebyshev, Polynomial
 
 from odp.approximations import Expression, Interval, approximate, get_function, variable
-from odp.approximations.certify import certify
+from odp.approximations.fits.remez import Problem, minimax
 from odp.approximations.fixed_point import lower
 from odp.approximations.fixed_point.coefficient_search import round_jointly
 from odp.approximations.fixed_point.digits import extra_digits
 from odp.approximations.fixed_point.integer_minimax import integer_minimax
-from odp.approximations.polynomials import horner
-from odp.approximations.remez import Problem, minimax
+from odp.approximations.forms.polynomials import horner
+from odp.approximations.proofs.certify import certify
 
 X = variable("x")
 

@@ -22,6 +22,7 @@ from odp.approximations import (
     get_function,
     variable,
 )
+from odp.approximations.fits.remez import Problem, minimax
 from odp.approximations.fixed_point import (
     FixedPointRefusal,
     analyse,
@@ -33,7 +34,6 @@ from odp.approximations.fixed_point import (
 from odp.approximations.fixed_point.balls import Ball
 from odp.approximations.fixed_point.certified import sampled_error
 from odp.approximations.fixed_point.enclosed_values import enclosed_values
-from odp.approximations.remez import Problem, minimax
 
 X = variable("x")
 

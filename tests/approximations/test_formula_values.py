@@ -12,11 +12,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from odp.approximations import ApproximationError, Function, Interval, get_function
-from odp.approximations.arb_elementary import NoEnclosure
-from odp.approximations.arb_formula import ArbFormula
-from odp.approximations.arb_functions import arb_evaluator
-from odp.approximations.formula import Formula
-from odp.approximations.parsing import parse
+from odp.approximations.functions.arb_elementary import NoEnclosure
+from odp.approximations.functions.arb_formula import ArbFormula
+from odp.approximations.functions.arb_functions import arb_evaluator
+from odp.approximations.functions.formula import Formula
+from odp.approximations.functions.parsing import parse
 
 ULP = 2.0**-52
 

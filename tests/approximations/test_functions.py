@@ -20,9 +20,9 @@ from odp.approximations import (
     get_function,
     power,
 )
-from odp.approximations.arb_elementary import NoEnclosure
-from odp.approximations.arb_functions import arb_evaluator
-from odp.approximations.functions import FUNCTIONS as REGISTRY
+from odp.approximations.functions.arb_elementary import NoEnclosure
+from odp.approximations.functions.arb_functions import arb_evaluator
+from odp.approximations.functions.registry import FUNCTIONS as REGISTRY
 
 from .cases import POWERS, WIDE, functions, narrow
 

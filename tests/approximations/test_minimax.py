@@ -18,7 +18,7 @@ from odp.approximations import (
     approximate,
     get_function,
 )
-from odp.approximations.remez import Problem, alternation, lower_bound, minimax
+from odp.approximations.fits.remez import Problem, alternation, lower_bound, minimax
 from odp.approximations.schemes import Request
 from odp.approximations.schemes.rational_function import RationalProblem
 

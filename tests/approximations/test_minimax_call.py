@@ -19,8 +19,8 @@ from odp.approximations import (
     minimax,
 )
 from odp.approximations import expression as expressions
-from odp.approximations.fit_problem import FitProblem
-from odp.approximations.minimax_fit import fit_type
+from odp.approximations.fits.fit_problem import FitProblem
+from odp.approximations.fits.minimax_fit import fit_type
 
 
 @pytest.mark.parametrize(

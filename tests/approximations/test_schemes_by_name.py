@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from odp.approximations import ApproximationError, Interval, approximate, get_function, minimax
+from odp.approximations.forms.polynomials import chebyshev_nodes, interpolate
+from odp.approximations.functions.taylor_coefficients import taylor_coefficients
 from odp.approximations.measure import measure
-from odp.approximations.polynomials import chebyshev_nodes, interpolate
 from odp.approximations.schemes import SCHEMES
 from odp.approximations.schemes.caratheodory_fejer import caratheodory_fejer
-from odp.approximations.taylor_coefficients import taylor_coefficients
 
 from .test_minimax_tables import SUBJECTS
 

@@ -21,7 +21,7 @@ from odp.approximations.arithmetic import (
     FloatArithmetic,
     round_constants,
 )
-from odp.approximations.polynomials import CoefficientRangeError
+from odp.approximations.forms.polynomials import CoefficientRangeError
 
 FLOATS = [t for t in TARGETS.values() if isinstance(t.arithmetic, FloatArithmetic)]
 

@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from odp.approximations import Expression, constant, variable
-from odp.approximations.taylor_model import TERMS, ModelAlgebra, TaylorModels
+from odp.approximations.proofs.taylor_model import TERMS, ModelAlgebra, TaylorModels
 
 x = variable("x")
 POSITIONS = [Fraction(k, 8) for k in range(-8, 9)]

@@ -19,8 +19,8 @@ from odp.approximations import (
     approximate,
     get_function,
 )
-from odp.approximations.parsing import from_sympy, parse
-from odp.approximations.symmetry import vanishes
+from odp.approximations.functions.parsing import from_sympy, parse
+from odp.approximations.functions.symmetry import vanishes
 
 ULP = 2.0**-52
 
@@ -102,7 +102,7 @@ def test_no_code_runs(tmp_path: object) -> None:
     program = (
         "import sys\n"
         "from odp.approximations.errors import ApproximationError\n"
-        "from odp.approximations.parsing import parse\n"
+        "from odp.approximations.functions.parsing import parse\n"
         "parse('gelu(x) + sin(x)/2 + max(x, 0) - gamma(3*x)')\n"
         "seen, armed = [], [True]\n"
         "watched = ('exec', 'open', 'import', 'os.', 'subprocess.', 'builtins.')\n"

@@ -26,7 +26,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
-from odp.approximations.functions import get_function
+from odp.approximations.functions.registry import get_function
 from odp.rewriter.graph import Builder, Value
 from odp.rewriter.native import emit_native
 from odp.rewriter.onnx_graph import OnnxValue

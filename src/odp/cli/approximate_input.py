@@ -49,7 +49,7 @@ def _number(bound: str, text: str) -> float:
     sign, word = (-1.0, bound[1:]) if bound.startswith("-") else (1.0, bound)
     if word == "oo":
         return sign * math.inf
-    from odp.approximations.parsing import parse
+    from odp.approximations.functions.parsing import parse
 
     try:
         # A formula has a variable, which a bound has not.

@@ -1,0 +1,1 @@
+"""Minimax fits of polynomials and rational functions: Remez's exchange, linear programs."""

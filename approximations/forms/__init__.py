@@ -1,0 +1,1 @@
+"""Forms of evaluation: Horner, Estrin, blocks, Paterson-Stockmeyer, preprocessed coefficients."""

@@ -1,0 +1,1 @@
+"""Functions, registered or read from formulas, with symmetry, poles and exact evaluators."""
