@@ -60,7 +60,8 @@ class Pass(ABC):
         numerator: degree of the numerator, for rational schemes.
         denominator: degree of the denominator, for rational schemes.
         steps: number of iterations, for schemes that iterate.
-        method: `newton` or `heron`, for the scheme newton.
+        step: `newton`, `third`, `fifth` or `halley`, for the schemes newton and goldschmidt.
+        seed: what these start from, such as `rational` or `constant`.
         squarings: number of squarings, for schemes that reduce the range by a power of two.
         domain: interval to approximate on instead of the calibrated one.
         margin: how far the calibrated range is widened; None takes the value of `--margin`.
@@ -83,7 +84,8 @@ class Pass(ABC):
     numerator: int | None = None
     denominator: int | None = None
     steps: int | None = None
-    method: str | None = None
+    step: str | None = None
+    seed: str | None = None
     squarings: int | None = None
     domain: Interval | None = None
     margin: float | None = None
@@ -117,7 +119,7 @@ class Pass(ABC):
 
     def scheme_parameters(self) -> dict[str, int | str]:
         """The options that are handed on to the approximation scheme."""
-        names = ("degree", "numerator", "denominator", "steps", "method", "squarings")
+        names = ("degree", "numerator", "denominator", "steps", "step", "seed", "squarings")
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
 
