@@ -26,7 +26,10 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
+from odp.approximations.error_analysis import rounding_error
+from odp.approximations.expression import Expression
 from odp.approximations.functions.registry import get_function
+from odp.approximations.interval import Interval
 from odp.rewriter.graph import Builder, Value
 from odp.rewriter.native import emit_native
 from odp.rewriter.onnx_graph import OnnxValue
@@ -333,18 +336,25 @@ def _site(site: Site, choice: Choice | None, x: Tensor) -> Tensor:
     change = _change(site.function, function.numpy, value, low, high)
     reach = np.maximum(np.abs(function.numpy(low)), np.abs(function.numpy(high)))
     reach = np.maximum(reach, np.nan_to_num(np.abs(value), posinf=0.0))
-    operations = (
-        sum((approximant.counts.multiplications, approximant.counts.divisions))
-        + approximant.counts.additions
-    )
-    declared = max(approximant.absolute_error, approximant.float32_error) + 4 * ROUNDOFF * reach
+    declared = np.full(reach.shape, approximant.absolute_error)
     if approximant.relative_error is not None:
-        relative = approximant.relative_error + 2 * operations * ROUNDOFF
-        declared = np.minimum(declared, relative * reach)
+        declared = np.minimum(declared, approximant.relative_error * reach)
+    declared = declared + _evaluation(approximant.expression, domain, low, x.value, high)
     slack = 4 * ROUNDOFF * max(abs(domain.lo), abs(domain.hi))
     outside = (low < domain.lo - slack) | (high > domain.hi + slack)
     masked = math.exp(SOFTMAX_CUTOFF) if site.maskable else 0.0
     return Tensor(value, np.where(outside, np.inf, change + declared + masked))
+
+
+def _evaluation(
+    expression: Expression, domain: Interval, *points: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """The running bound of evaluating an expression in float32 at the worst of some points."""
+    bounds = []
+    for x in points:
+        inside = np.clip(np.nan_to_num(x), domain.lo, domain.hi)
+        bounds.append(rounding_error(expression, inside))
+    return np.asarray(np.max(bounds, axis=0), dtype=np.float64)
 
 
 def _change(
