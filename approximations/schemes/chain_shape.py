@@ -47,6 +47,12 @@ class Chain:
         """The start's name."""
         return "quartic" if self.quartic else "linear"
 
+    def __str__(self) -> str:
+        start = "a quartic" if self.quartic else "a line"
+        if self.squarings < 2:
+            return f"{start} and a squaring" if self.squarings else f"{start} with fewer products"
+        return f"{start} and {self.squarings} squarings"
+
     def values(self, parameters: Array, x: Array) -> Array:
         """The values at `x`."""
         z, used = parameters[0] * x + parameters[1], 2

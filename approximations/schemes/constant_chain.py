@@ -96,6 +96,5 @@ class ConstantChainScheme(Scheme):
             yield Candidate(
                 expression,
                 Parameters(squarings=chain.squarings, start=chain.start),
-                f"chain of {chain.squarings} squarings with free constants from a {chain.start}"
-                " start",
+                f"{request.function.name} by {chain}",
             )

@@ -79,8 +79,7 @@ class CosineChainScheme(Scheme):
             yield Candidate(
                 expression,
                 Parameters(squarings=chain.squarings, start=chain.start),
-                f"{request.function.name} as a chain of {chain.squarings} squarings with free"
-                f" constants from a {chain.start} start in the squared angle",
+                f"{request.function.name} by {chain} in the squared angle",
             )
 
     @staticmethod

@@ -85,8 +85,7 @@ class DecayScheme(Scheme):
             yield Candidate(
                 expression,
                 Parameters(squarings=chain.squarings, start=chain.start),
-                f"1/chain of {chain.squarings} squarings from a {chain.start} start,"
-                " decaying below the domain",
+                f"{request.function.name} by 1/({chain}), decaying below the domain",
             )
 
 

@@ -73,8 +73,7 @@ class LogisticChainScheme(Scheme):
             yield Candidate(
                 quotient - (scale - 1) if scale != 1 else quotient,
                 Parameters(squarings=chain.squarings, start=chain.start),
-                f"{request.function.name} from a chain of {chain.squarings} squarings with free"
-                f" constants, {chain.start} start",
+                f"{request.function.name} from exp by {chain}",
             )
 
     @staticmethod
