@@ -35,8 +35,8 @@ def test_error_on_sentences_that_calibration_never_saw(
 ) -> None:
     _, queries = minilm.read_sentences()
     before, after = minilm.embed(minilm_onnx, queries), minilm.embed(rewritten, queries)
-    # The issue asks for 1e-3; measured 8e-5.
-    assert relative_l2(before, after) <= 2e-4
+    # Measured 5e-5 at the default settings.
+    assert relative_l2(before, after) <= 1e-4
 
 
 def test_nearest_neighbours_stay_the_same(
@@ -45,7 +45,7 @@ def test_nearest_neighbours_stay_the_same(
     result = minilm.compare_neighbours(minilm_onnx, rewritten, *minilm.read_sentences())
     assert result.same_top1 == result.same_top5 == 1.0
     assert result.topic_accuracy_after == result.topic_accuracy_before
-    assert result.largest_difference <= 2e-4
+    assert result.largest_difference <= 1e-4
 
 
 def test_report_names_every_composite_once(rewritten: Path) -> None:
@@ -54,6 +54,7 @@ def test_report_names_every_composite_once(rewritten: Path) -> None:
     assert patterns == {"layer_norm": 13, "gelu": 6, "softmax": 6, "reduce_l2": 1}
     assert report["model"]["transcendental_after"] == {}
     assert report["warnings"] == []
+    assert {a["error_kind"] for a in report["approximants"]} == {"certified"}
     assert all(site["observed"] is not None for site in report["sites"])
     # torch writes down which module a node came from; every site keeps it.
     softmaxes = [site for site in report["sites"] if site["pattern"] == "softmax"]
@@ -84,7 +85,7 @@ def test_both_exports_give_the_same_sites(
     assert counts == {"rsqrt": 13, "normal_cdf": 6, "exp": 6, "sqrt": 1}
     _, queries = minilm.read_sentences()
     before, after = minilm.embed(minilm_opset12_onnx, queries), minilm.embed(path, queries)
-    assert relative_l2(before, after) <= 2e-4
+    assert relative_l2(before, after) <= 1e-4
 
 
 def test_one_pass_leaves_the_others_alone(
