@@ -47,7 +47,7 @@ class StraightLineProgram:
             if not node.operands:
                 continue
             left, right = node.operands
-            for operand in {left, right}:
+            for operand in dict.fromkeys((left, right)):
                 if operand.operands and last_use[operand] == index:
                     free.append(register[operand])
             if free:

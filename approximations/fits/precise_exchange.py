@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from odp.approximations.fits.fit_problem import FitProblem, TypeFit
 from odp.approximations.fits.remez import alternation
+from odp.approximations.functions.ball_precision import ball_precision, flint_installed
 
 __all__ = ["precise_exchange"]
 
@@ -46,23 +47,18 @@ def precise_exchange(problem: FitProblem, fit: TypeFit, count: int) -> TypeFit:
         The better fit; the given one where there is none: python-flint is not installed, the
         function has no ball evaluator, or the type is degenerate.
     """
-    try:
-        import flint
-    except ImportError:
+    if not flint_installed():
         return fit
-    from odp.approximations.proofs.arb_evaluation import NoEnclosure
+    from odp.approximations.functions.arb_elementary import NoEnclosure
 
     if fit.m + fit.n > _LARGEST_TYPE or problem.fixed:
         return fit
-    precision = flint.ctx.prec
-    flint.ctx.prec = _BITS + _BITS_FOR_EACH_DEGREE * (fit.m + fit.n)
-    try:
-        samples = _sample(problem, fit, count)
-        return fit if samples is None else _exchange(samples, fit)
-    except (NoEnclosure, ZeroDivisionError, ValueError):
-        return fit
-    finally:
-        flint.ctx.prec = precision
+    with ball_precision(_BITS + _BITS_FOR_EACH_DEGREE * (fit.m + fit.n)):
+        try:
+            samples = _sample(problem, fit, count)
+            return fit if samples is None else _exchange(samples, fit)
+        except (NoEnclosure, ZeroDivisionError, ValueError):
+            return fit
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from odp.approximations.functions.ball_precision import ball_precision, flint_installed
 from odp.approximations.functions.function import Function
 
 __all__ = ["enclosed_values"]
@@ -42,9 +43,7 @@ def enclosed_values(
         where nothing could be proven.  None if the function has no ball evaluator, or python-flint
         is not installed.
     """
-    try:
-        import flint
-    except ImportError:
+    if not flint_installed():
         return None
     from odp.approximations.proofs.arb_evaluation import PRECISION, arb_evaluator
 
@@ -58,15 +57,10 @@ def enclosed_values(
         ][::-1]
         while pending:
             first, last = pending.pop()
-            # python-flint's precision and series length are global.
-            precision, cap = flint.ctx.prec, flint.ctx.cap
-            flint.ctx.prec, flint.ctx.cap = PRECISION, _ORDER + 1
-            try:
+            with ball_precision(PRECISION, _ORDER + 1):
                 run = _taylor(evaluator, points[first:last], tolerance)
                 if run is None and last - first <= _SHORT:
                     run = _pointwise(function, points[first:last], evaluator)
-            finally:
-                flint.ctx.prec, flint.ctx.cap = precision, cap
             if run is None:
                 middle = (first + last) // 2
                 pending += [(middle, last), (first, middle)]
@@ -82,30 +76,29 @@ def _taylor(
     """Values on a run by one Taylor polynomial; None if its bound is above the tolerance."""
     from flint import arb, arb_series
 
-    from odp.approximations.proofs.arb_evaluation import NoEnclosure
+    from odp.approximations.functions.arb_elementary import NoEnclosure, coefficients
 
     lo, hi = float(x[0]), float(x[-1])
     middle = lo + (hi - lo) / 2
     radius = math.nextafter(max(hi - middle, middle - lo), math.inf)
     try:
-        over = evaluator(arb_series([arb(middle, radius), radius], _ORDER + 1))[_ORDER]
-        remainder = float(over.abs_upper())
+        over = evaluator(arb_series([arb(middle, radius), radius], _ORDER + 1))
+        remainder = float(coefficients(over, _ORDER + 1)[-1].abs_upper())
         if not remainder <= tolerance:
             return None
-        at = evaluator(arb_series([arb(middle), radius], _ORDER))
-        balls = [at[k] for k in range(_ORDER)]
+        balls = coefficients(evaluator(arb_series([arb(middle), radius], _ORDER)), _ORDER)
     except (NoEnclosure, ValueError, ZeroDivisionError):
         return None
-    coefficients = [float(ball) for ball in balls]
+    polynomial = [float(ball) for ball in balls]
     uncertain = math.fsum(float(ball.rad()) for ball in balls)
     # Horner rounds 2 k times on the way to t^k, t itself has 2 roundings, a coefficient 1.
-    rounded = _UNIT * math.fsum((4 * k + 3) * abs(c) for k, c in enumerate(coefficients))
+    rounded = _UNIT * math.fsum((4 * k + 3) * abs(c) for k, c in enumerate(polynomial))
     bound = (remainder + uncertain + rounded) * (1 + 2.0**-30) + 1e-290
     if not bound <= tolerance:
         return None
     t = (x - middle) / radius
-    value = np.full_like(x, coefficients[-1])
-    for coefficient in reversed(coefficients[:-1]):
+    value = np.full_like(x, polynomial[-1])
+    for coefficient in reversed(polynomial[:-1]):
         value *= t
         value += coefficient
     return value, bound

@@ -96,8 +96,9 @@ def analyse(program: FixedPointProgram, *, relative: bool = False) -> RoundingAn
         if last:
             settled = np.ones_like(settled)
         if settled.any():
-            absolute = max(absolute, float(part.absolute[settled].max()))
-            ratio = max(ratio, float(part.relative[settled].max()))
+            # Not Python's max, which would drop what is not a number.
+            absolute = float(np.maximum(absolute, part.absolute[settled].max()))
+            ratio = float(np.maximum(ratio, part.relative[settled].max()))
             widest = float(part.bits[settled].max())
             if not (math.isfinite(absolute) and math.isfinite(widest)):
                 return None

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from odp.approximations.errors import ApproximationError
+from odp.approximations.functions.ball_precision import ball_precision
 from odp.approximations.functions.function import Function, Monotonicity
 from odp.approximations.interval import Interval
 
@@ -24,6 +25,7 @@ _MOST_BOXES = 10_000
 _NARROW = 2.0**-46
 _TINY = 1e-300
 _SAMPLES = 33
+_BITS = 64
 
 
 @lru_cache(maxsize=1024)
@@ -111,18 +113,14 @@ class _Boxes:
 
         True stands for a series where only the values could be enclosed, None where nothing could.
         """
-        import flint
-
         if self.evaluate is None:
             return
-        previous = flint.ctx.prec, flint.ctx.cap
         boxes = [(domain.lo, domain.hi)]
         for _ in range(_MOST_BOXES):
             if not boxes:
                 return
             lo, hi = boxes.pop()
-            try:
-                flint.ctx.prec, flint.ctx.cap = 64, 2
+            with ball_precision(_BITS, 2):
                 series = self._series(lo, hi)
                 if series is None:
                     parts = _halves(lo, hi)
@@ -130,8 +128,6 @@ class _Boxes:
                         boxes += reversed(parts)
                         continue
                     series = self._values(lo, hi)
-            finally:
-                flint.ctx.prec, flint.ctx.cap = previous
             yield lo, hi, series
         self.exhausted = bool(boxes)
 

@@ -20,6 +20,7 @@ __all__ = [
     "ELEMENTARY",
     "NoEnclosure",
     "Series",
+    "coefficients",
     "exact",
     "integral",
     "positive",
@@ -38,6 +39,17 @@ class NoEnclosure(ArithmeticError):
 def exact(value: Fraction) -> Any:
     """A rational number as a ball, of the precision of the moment."""
     return arb(fmpq(value.numerator, value.denominator))
+
+
+def coefficients(series: Series, count: int) -> list[Any]:
+    """The first `count` coefficients of a series.
+
+    Raises:
+        NoEnclosure: if it is shorter; flint gives 0 for a coefficient that is not known.
+    """
+    if series.prec < count:
+        raise NoEnclosure("the series is too short")
+    return [series[k] for k in range(count)]
 
 
 def quotient(a: Series, b: Series) -> Series:

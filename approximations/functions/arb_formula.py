@@ -11,8 +11,9 @@ from typing import Any
 import flint
 from flint import arb, arb_series
 
-from odp.approximations.functions.arb_elementary import NoEnclosure, Series, exact
-from odp.approximations.functions.arb_program import BallRun, Zeros, constants, precision
+from odp.approximations.functions.arb_elementary import NoEnclosure, Series, coefficients, exact
+from odp.approximations.functions.arb_program import BallRun, Zeros, constants
+from odp.approximations.functions.ball_precision import ball_precision
 from odp.approximations.functions.formula_program import Operation, program
 
 __all__ = ["ArbFormula", "arb_formula", "constant_ball"]
@@ -39,7 +40,7 @@ def arb_formula(source: str) -> ArbFormula:
 
 def constant_ball(constant: Any) -> Any:
     """A ball around a sympy expression without a variable; NaN if it is not real."""
-    with precision(_PRECISION, 1):
+    with ball_precision(_PRECISION, 1):
         try:
             return constants(program(constant), _PRECISION)[-1]
         except NoEnclosure:
@@ -85,11 +86,9 @@ class ArbFormula:
             return self._last(x)
         # Every division by x - c takes a coefficient.
         terms = x.prec
-        with precision(flint.ctx.prec, terms + self._extra):
+        with ball_precision(flint.ctx.prec, terms + self._extra):
             longer = self._last(arb_series([x[0], x[1]], terms + self._extra))
-            if longer.prec < terms:
-                raise NoEnclosure("the series is too short")
-            return arb_series([longer[k] for k in range(terms)], terms)
+            return arb_series(coefficients(longer, terms), terms)
 
     def at(self, points: Sequence[float]) -> list[float]:
         """The values at float64 points to within an ulp; NaN where the formula is not real."""
@@ -97,7 +96,7 @@ class ArbFormula:
         left = list(range(len(points)))
         for bits in _PRECISIONS:
             unclear = []
-            with precision(bits, 2):
+            with ball_precision(bits, 2):
                 for index in left:
                     ball = self._at(arb(points[index]))
                     if ball is None or not ball.is_finite():
@@ -119,7 +118,7 @@ class ArbFormula:
         import mpmath
 
         for bits in _DIGIT_PRECISIONS:
-            with precision(bits, 2):
+            with ball_precision(bits, 2):
                 ball = self._at(arb(point))
                 if ball is None or not ball.is_finite() or not ball.abs_upper() < _LARGEST:
                     continue
@@ -181,7 +180,7 @@ def _common_zeros(
     zeros: Zeros = {}
     pole = False
     terms = 2 * _MOST_ZEROS
-    with precision(_PRECISION, terms):
+    with ball_precision(_PRECISION, terms):
         for index, operation in enumerate(operations):
             if operation.kind != "quotient" or not operations[operation.operands[1]].varies:
                 continue

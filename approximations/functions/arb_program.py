@@ -7,8 +7,7 @@ coefficients of g there, because ``g(c + s)/s`` is the mean of ``g'(c + s t)`` o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any
@@ -25,21 +24,10 @@ from odp.approximations.functions.arb_elementary import (
 )
 from odp.approximations.functions.formula_program import Operation
 
-__all__ = ["BallRun", "Zeros", "constants", "precision"]
+__all__ = ["BallRun", "Zeros", "constants"]
 
 Zeros = dict[int, dict[Fraction, int]]
 """Of quotients, by the number of the operation: common zeros, with the order of the divisor."""
-
-
-@contextmanager
-def precision(bits: int, terms: int) -> Iterator[None]:
-    """Set flint's precision and series length, which are global."""
-    previous = flint.ctx.prec, flint.ctx.cap
-    flint.ctx.prec, flint.ctx.cap = bits, terms
-    try:
-        yield
-    finally:
-        flint.ctx.prec, flint.ctx.cap = previous
 
 
 class BallRun:

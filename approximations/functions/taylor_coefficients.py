@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
-from functools import cache
+from functools import lru_cache
 
+from odp.approximations.functions.ball_precision import ball_precision, flint_installed
 from odp.approximations.functions.function import Function
 
 __all__ = ["taylor_coefficients"]
@@ -18,7 +19,7 @@ _DIGITS = 80
 _SHOWN_DIGITS = 60
 
 
-@cache
+@lru_cache(maxsize=4096)
 def taylor_coefficients(
     function: Function, point: Fraction, count: int
 ) -> tuple[Fraction, ...] | None:
@@ -61,26 +62,22 @@ def _by_derivatives(function: Function, point: Fraction, count: int) -> tuple[Fr
 
 
 def _by_series(function: Function, point: Fraction, count: int) -> tuple[Fraction, ...] | None:
-    try:
-        import flint
-    except ImportError:
+    if not flint_installed():
         return None
+    import flint
+
+    from odp.approximations.functions.arb_elementary import NoEnclosure, coefficients
     from odp.approximations.functions.arb_functions import arb_evaluator
-    from odp.approximations.proofs.arb_evaluation import NoEnclosure
 
     evaluator = arb_evaluator(function)
     if evaluator is None:
         return None
-    precision, cap = flint.ctx.prec, flint.ctx.cap
-    flint.ctx.prec, flint.ctx.cap = _BITS, count
-    try:
+    with ball_precision(_BITS, count):
         centre = flint.arb(flint.fmpq(point.numerator, point.denominator))
-        series = evaluator(flint.arb_series([centre, 1], count))
-        balls = [series[order] for order in range(count)]
-    except (NoEnclosure, ValueError, ZeroDivisionError):
-        return None
-    finally:
-        flint.ctx.prec, flint.ctx.cap = precision, cap
+        try:
+            balls = coefficients(evaluator(flint.arb_series([centre, 1], count)), count)
+        except (NoEnclosure, ValueError, ZeroDivisionError):
+            return None
     result = []
     for ball in balls:
         size = float(abs(ball.mid()))

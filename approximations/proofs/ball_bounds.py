@@ -91,14 +91,14 @@ class BallBounds:
         """The errors on a box; relative ones are infinite unless they were wanted."""
         from flint import arb, arb_series
 
-        from odp.approximations.functions.arb_elementary import NoEnclosure
+        from odp.approximations.functions.arb_elementary import NoEnclosure, coefficients
 
         middle = lo + (hi - lo) / 2
         radius = math.nextafter(max(hi - middle, middle - lo), math.inf)
         try:
             whole = arb_series([arb(middle, radius), radius], ORDER + 1)
             exact = self.evaluator(whole)
-            if not exact[ORDER].is_finite():
+            if not coefficients(exact, ORDER + 1)[-1].is_finite():
                 return self._without_series(lo, hi)
             error = self.expression(whole) - exact
             point = arb_series([arb(middle), radius], ORDER)
@@ -152,7 +152,8 @@ class BallBounds:
         """Next to a branch point at the end of the natural domain: values only."""
         from flint import arb
 
-        from odp.approximations.proofs.arb_evaluation import NoEnclosure, enclosure
+        from odp.approximations.functions.arb_elementary import NoEnclosure
+        from odp.approximations.functions.arb_functions import enclosure
 
         try:
             exact = enclosure(self.function, lo, hi)
@@ -200,13 +201,16 @@ def _bernstein(terms: int, degree: int) -> NDArray[np.float64]:
 
 def _range(at: Any, over: Any, first: int) -> float:
     """Upper bound of |sum of at[k] t^(k - first)| plus the remainder, for |t| <= 1."""
-    balls = [at[k] for k in range(first, ORDER)]
+    from odp.approximations.functions.arb_elementary import coefficients
+
+    balls = coefficients(at, ORDER)[first:]
+    remainder = coefficients(over, ORDER + 1)[-1]
     middle = np.array([float(ball) for ball in balls])
     # A midpoint is rounded to float64 once; its relative error is within _ROUNDING.
     radius = math.fsum(float(ball.rad()) for ball in balls)
     size = float(np.abs(middle).sum())
     largest = float(np.abs(_bernstein(len(balls), _BERNSTEIN_DEGREE) @ middle).max())
-    bound = largest + radius + _up(over[ORDER].abs_upper())
+    bound = largest + radius + _up(remainder.abs_upper())
     bound = bound * (1 + _ROUNDING) + size * _ROUNDING + _TINY
     return bound if math.isfinite(bound) else math.inf
 

@@ -62,29 +62,28 @@ def function_models(evaluator: Callable[[Any], Any], middle: Array, radius: Arra
     """
     from flint import arb, arb_series
 
-    from odp.approximations.functions.arb_elementary import NoEnclosure
+    from odp.approximations.functions.arb_elementary import NoEnclosure, coefficients
 
     terms = TERMS + _MORE_TERMS
-    coefficients = np.full((terms, middle.size), math.nan)
+    polynomial = np.full((terms, middle.size), math.nan)
     remainder = np.full(middle.size, math.inf)
     radii = np.full(middle.size, math.inf)
     for index, (m, r) in enumerate(zip(middle.tolist(), radius.tolist(), strict=True)):
         try:
-            last = evaluator(arb_series([arb(m, r), r], terms + 1))[terms]
+            last = coefficients(evaluator(arb_series([arb(m, r), r], terms + 1)), terms + 1)[-1]
             if not last.is_finite():
                 continue
-            at = evaluator(arb_series([arb(m), r], terms))
+            balls = coefficients(evaluator(arb_series([arb(m), r], terms)), terms)
         except (NoEnclosure, ValueError, ZeroDivisionError):
             continue
-        balls = [at[k] for k in range(terms)]
-        coefficients[:, index] = [float(ball) for ball in balls]
+        polynomial[:, index] = [float(ball) for ball in balls]
         radii[index] = math.fsum([float(ball.rad()) for ball in balls])
         remainder[index] = float(last.abs_upper())
-    magnitudes = np.abs(coefficients)
+    magnitudes = np.abs(polynomial)
     # Midpoints are rounded to float64 once, and so are radii and remainders.
     rounding = (radii + 2 * UNIT_ROUNDOFF * magnitudes.sum(axis=0)) * RAISE + 1e-290
     truncation = (remainder + magnitudes[TERMS:].sum(axis=0)) * RAISE
-    return TaylorModels(coefficients[:TERMS], truncation, rounding)
+    return TaylorModels(polynomial[:TERMS], truncation, rounding)
 
 
 def share_bounds(
@@ -138,8 +137,9 @@ def _largest_of_neighbours(values: Array) -> Array:
 def _largest_weights(histogram: Histogram, points: Array) -> Array:
     """Upper bounds of the weight between neighbouring rows of `points`."""
     edges = np.asarray(histogram.edges)
-    margin = np.abs(points) * 2.0**-50 + 1e-290
-    lo, hi = points[:-1] - margin[:-1], points[1:] + margin[1:]
+    # Points are rounded relative to the size of their box, not to their own next to 0.
+    margin = np.abs(points).max(axis=0) * 2.0**-50 + 1e-290
+    lo, hi = points[:-1] - margin, points[1:] + margin
     centres = (edges[:-1] + edges[1:]) / 2
     # Linear between the centres of the bins, so largest at an end or at a centre inside; it drops
     # to the floor outside the histogram.

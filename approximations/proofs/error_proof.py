@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from odp.approximations.expression import Expression
+from odp.approximations.functions.ball_precision import ball_precision, flint_installed
 from odp.approximations.functions.function import Function
 from odp.approximations.interval import Interval
 from odp.approximations.proofs.boxes import Cuts
@@ -52,21 +52,6 @@ _MOST_PARTS = 4
 _NEGLIGIBLE = 1e-3
 # Share of the domain from which on values without derivatives may do.
 _NARROW = 2.0**-12
-
-
-@contextmanager
-def _ball_precision() -> Iterator[None]:
-    """python-flint's precision and series length are global: set, and left as they were."""
-    import flint
-
-    from odp.approximations.proofs.arb_evaluation import PRECISION
-
-    precision, cap = flint.ctx.prec, flint.ctx.cap
-    flint.ctx.prec, flint.ctx.cap = PRECISION, _SERIES_LENGTH
-    try:
-        yield
-    finally:
-        flint.ctx.prec, flint.ctx.cap = precision, cap
 
 
 @dataclass
@@ -136,16 +121,14 @@ class ErrorProof:
         tolerance: Tolerance | None = None,
     ) -> ErrorProof | None:
         """A proof that may be found; None without python-flint or a ball evaluator."""
-        try:
-            import flint  # noqa: F401
-
-            from odp.approximations.proofs.arb_evaluation import arb_evaluator
-        except ImportError:
+        if not flint_installed():
             return None
+        from odp.approximations.proofs.arb_evaluation import PRECISION, arb_evaluator
+
         evaluator = arb_evaluator(function)
         if evaluator is None or not domain.is_finite:
             return None
-        with _ball_precision():
+        with ball_precision(PRECISION, _SERIES_LENGTH):
             return ErrorProof(
                 expression, function, domain, evaluator, relative=relative, tolerance=tolerance
             )
@@ -177,7 +160,9 @@ class ErrorProof:
         Returns:
             The proven upper bounds, of those kinds of error for which there is one.
         """
-        with _ball_precision(), np.errstate(all="ignore"):
+        from odp.approximations.proofs.arb_evaluation import PRECISION
+
+        with ball_precision(PRECISION, _SERIES_LENGTH), np.errstate(all="ignore"):
             return self._run(dict(goals), work, sharpness)
 
     def _run(self, goals: dict[str, float], work: int, sharpness: float) -> dict[str, float]:
@@ -314,10 +299,15 @@ class ErrorProof:
             if rounded[:, index].any():
                 result.append(self._boxes([(lo, hi)], pending, True))
                 continue
-            # Next to a special point only the box that touches it needs balls.
-            cut = self.cuts.split(lo, hi, int(parts[index]))
+            # A box around 0 may reach beyond a domain that ends there; its parts are not needed.
+            cut = [
+                box
+                for box in self.cuts.split(lo, hi, int(parts[index]))
+                if box[0] < self.domain.hi and box[1] > self.domain.lo
+            ]
             if not cut:
                 stuck |= pending
                 continue
+            # Next to a special point only the box that touches it needs balls.
             result.append(self._boxes(cut, pending, in_balls and not self.cuts.touches(lo, hi)))
         return result, stuck

@@ -118,7 +118,7 @@ class TaylorModels:
     def __truediv__(self, other: TaylorModels) -> TaylorModels:
         inverse = other.reciprocal()
         c = self.coefficients
-        one = c.shape == (1, 1) and c[0, 0] == 1.0 and not self.rounding.any()
+        one = c.shape == (1, 1) and c[0, 0] == 1.0 and not self.radius.any()
         return inverse if one else self * inverse
 
     def reciprocal(self) -> TaylorModels:

@@ -1,6 +1,7 @@
 """Proofs under attack: near poles, zeros that floats do not show, tolerances, symmetries."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 
 import mpmath
@@ -341,3 +342,38 @@ def test_the_same_proof_every_time() -> None:
     proofs = {certify(expression, function, Interval(-1, 1), absolute=0.2) for _ in range(3)}
     assert len(proofs) == 1
     assert None not in proofs
+
+
+def test_lower_bounds_come_from_the_domain_alone() -> None:
+    # The box around 0 reaches to -1/8, where the relative error is 3; in the domain it is 0.81.
+    quotient = x / (1 + 6 * x)
+    bounds = supremum(quotient, get_function("tanh"), Interval(0.0, 1.0), relative=True)
+    worst = 1 - 1 / 7 / math.tanh(1.0)
+    assert bounds is not None
+    assert bounds.lower * (1 - 1e-12) <= worst <= bounds.upper * (1 + 1e-12)
+
+
+def test_a_series_that_was_cut_short_proves_nothing() -> None:
+    pytest.importorskip("flint")
+    from flint import arb, arb_series
+
+    from odp.approximations.functions.arb_elementary import NoEnclosure, coefficients
+
+    assert len(coefficients(arb_series([arb(1), arb(2)], 5), 5)) == 5
+    with pytest.raises(NoEnclosure):
+        coefficients(arb_series([arb(1), arb(2)], 5), 6)
+
+
+def test_proofs_in_threads_are_those_of_one_thread() -> None:
+    polynomial = horner([Fraction(1, 24), Fraction(1, 6), Fraction(1, 2), Fraction(1), Fraction(1)])
+    domains = [Interval(-1.0 - k / 8, 0.0) for k in range(4)]
+
+    def proven(domain: Interval) -> float | None:
+        # Analyticity is shown with series of two terms, the bounds with series of twenty.
+        get_function("exp").monotonicity(domain)
+        certificate = certify(polynomial, get_function("exp"), domain)
+        return certificate and certificate.absolute
+
+    alone = [proven(domain) for domain in domains]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(proven, domains * 8)) == alone * 8
