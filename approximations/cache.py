@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, astuple, replace
 from fractions import Fraction
 from functools import cache
@@ -72,8 +73,8 @@ def _path(problem: SearchProblem, question: str) -> Path | None:
     return room / name[:2] / f"{name}.json"
 
 
-def load(problem: SearchProblem, question: str) -> Approximant | None:
-    """The answer that was kept, or None.
+def load(problem: SearchProblem, question: str) -> list[Approximant] | None:
+    """The answer that was kept, one approximant or a front of them, or None.
 
     Args:
         problem: what is asked for.
@@ -84,12 +85,12 @@ def load(problem: SearchProblem, question: str) -> Approximant | None:
         return None
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
-        return _from_record(kept, problem)
+        return [_from_record(record, problem) for record in kept["approximants"]]
     except (OSError, ValueError, KeyError, TypeError, ArithmeticError):
         return None
 
 
-def store(problem: SearchProblem, question: str, approximant: Approximant) -> None:
+def store(problem: SearchProblem, question: str, answer: Sequence[Approximant]) -> None:
     """Keep an answer; a directory that cannot be written to keeps none."""
     path = _path(problem, question)
     if path is None:
@@ -99,7 +100,7 @@ def store(problem: SearchProblem, question: str, approximant: Approximant) -> No
         handle, name = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(_record(approximant), file)
+                json.dump({"approximants": [_record(a) for a in answer]}, file)
             Path(name).replace(path)
         except BaseException:
             Path(name).unlink(missing_ok=True)

@@ -194,10 +194,11 @@ def _remembered(
 ) -> Approximant:
     """The answer that is on disk, or a new one."""
     kept = cache.load(problem, question)
-    if kept is None:
-        kept = answer(problem)
-        cache.store(problem, question, kept)
-    return kept
+    if kept:
+        return kept[0]
+    found = answer(problem)
+    cache.store(problem, question, [found])
+    return found
 
 
 @lru_cache(maxsize=4096)

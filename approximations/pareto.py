@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
+from odp.approximations import cache
 from odp.approximations.approximant import Approximant
 from odp.approximations.arithmetic import FLOAT64, FixedPointArithmetic
 from odp.approximations.choose import checked_domain, checked_tolerance
@@ -69,14 +70,17 @@ def pareto(
     for name in names or ():
         check_scheme(find_scheme(name), chosen, interval)
     problem = SearchProblem(chosen, interval, tolerance, place, names, largest_cost=largest_cost)
+    kept = cache.load(problem, "front")
     front: list[Approximant] = []
-    for point in _points(problem):
+    for point in kept or _points(problem):
         front.append(point)
         if progress is not None:
             progress(front[-1])
         # The proof may be a little above the largest error seen, so this is not the search's own.
         if front[-1].error <= problem.error:
             break
+    if not kept:
+        cache.store(problem, "front", front)
     return front
 
 
