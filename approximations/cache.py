@@ -127,6 +127,7 @@ def _record(approximant: Approximant) -> dict[str, Any]:
         "float32_error": approximant.float32_error,
         "safe_interval": [safe.lo, safe.hi],
         "relative": approximant.relative,
+        "has_budget": approximant.tolerance is not None,
         "fixed_point": None if certified is None else _program_record(certified),
     }
 
@@ -144,7 +145,7 @@ def _from_record(record: dict[str, Any], problem: SearchProblem) -> Approximant:
         function=problem.function,
         domain=problem.domain,
         target=target,
-        tolerance=problem.tolerance,
+        tolerance=problem.tolerance if fields.pop("has_budget") else None,
         expression=expression,
         parameters=Parameters(**fields.pop("parameters")),
         safe_interval=Interval(*fields.pop("safe_interval")),

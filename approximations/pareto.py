@@ -73,7 +73,8 @@ def pareto(
     kept = cache.load(problem, "front")
     front: list[Approximant] = []
     for point in kept or _points(problem):
-        front.append(point)
+        # Its place on the front, no budget, is what it was chosen for.
+        front.append(replace(point, tolerance=None))
         if progress is not None:
             progress(front[-1])
         # The proof may be a little above the largest error seen, so this is not the search's own.
