@@ -9,10 +9,10 @@ from odp.approximations.approximant import Approximant, Parameters
 from odp.approximations.choose import approximate
 from odp.approximations.errors import ApproximationError, OdpError
 from odp.approximations.expression import Expression, OperationCounts, constant, variable
-from odp.approximations.fits.minimax_approximant import MinimaxApproximant, MinimaxFit, minimax
 from odp.approximations.functions.function import Function
 from odp.approximations.functions.registry import FUNCTIONS, get_function, power
 from odp.approximations.interval import Interval
+from odp.approximations.minimax_approximant import MinimaxApproximant, MinimaxFit, minimax
 from odp.approximations.pareto import limits, pareto
 from odp.approximations.schemes import SCHEMES
 from odp.approximations.target import TARGETS, Target, get_target

@@ -6,17 +6,22 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 
+from odp.approximations.algebra import Algebra, OperatorAlgebra
 from odp.approximations.expression import Expression, constant, variable
-from odp.approximations.forms.polynomials import CoefficientRangeError
 
 __all__ = [
     "FLOAT32",
     "FLOAT64",
     "Arithmetic",
+    "CoefficientRangeError",
     "FixedPointArithmetic",
     "FloatArithmetic",
     "round_constants",
 ]
+
+
+class CoefficientRangeError(ArithmeticError):
+    """A constant is not a normal number of an arithmetic: the form cannot be used there."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,7 @@ class FloatArithmetic:
         return 2.0**-self.bits
 
     def nearest(self, value: Fraction) -> Fraction:
-        """The number nearest to `value`.
+        """The number nearest to `value`; of float32, nearest to the nearest float64.
 
         Raises:
             CoefficientRangeError: if it overflows or is subnormal.
@@ -78,38 +83,13 @@ FLOAT32 = FloatArithmetic(24)
 FLOAT64 = FloatArithmetic(53)
 
 
-class _Rounding:
-    """Rebuilds an expression with other constants."""
-
-    def __init__(self, arithmetic: FloatArithmetic) -> None:
-        self.arithmetic = arithmetic
-
-    def constant(self, value: Fraction) -> Expression:
-        """The constant that the arithmetic has."""
-        return constant(self.arithmetic.nearest(value))
-
-    def add(self, a: Expression, b: Expression) -> Expression:
-        """``a + b``."""
-        return a + b
-
-    def sub(self, a: Expression, b: Expression) -> Expression:
-        """``a - b``."""
-        return a - b
-
-    def mul(self, a: Expression, b: Expression) -> Expression:
-        """``a * b``."""
-        return a * b
-
-    def div(self, a: Expression, b: Expression) -> Expression:
-        """``a / b``."""
-        return a / b
-
-
 def round_constants(expression: Expression, arithmetic: FloatArithmetic) -> Expression:
     """The expression with every constant rounded to the nearest number of an arithmetic.
 
     Raises:
         CoefficientRangeError: if a constant overflows or is subnormal there.
     """
-    own = {name: variable(name) for name in expression.variables}
-    return expression.emit(_Rounding(arithmetic), **own)
+    algebra: Algebra[Expression] = OperatorAlgebra(
+        lambda value: constant(arithmetic.nearest(value))
+    )
+    return expression.emit(algebra, **{name: variable(name) for name in expression.variables})

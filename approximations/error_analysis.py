@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from odp.approximations.algebra import OperatorAlgebra
 from odp.approximations.expression import Expression
 
 __all__ = ["DenominatorAlgebra", "RoundingErrorAlgebra", "denominators", "rounding_error"]
@@ -86,27 +87,12 @@ def rounding_error(expression: Expression, x: Array, unit_roundoff: float = 2.0*
     return np.broadcast_to(np.asarray(error, dtype=np.float64), points.shape).copy()
 
 
-class DenominatorAlgebra:
+class DenominatorAlgebra(OperatorAlgebra):
     """Evaluates in numpy and keeps every value that something was divided by."""
 
     def __init__(self) -> None:
+        super().__init__(float)
         self.denominators: list[Any] = []
-
-    def constant(self, value: Fraction) -> Any:
-        """The nearest float64."""
-        return float(value)
-
-    def add(self, a: Any, b: Any) -> Any:
-        """``a + b``."""
-        return a + b
-
-    def sub(self, a: Any, b: Any) -> Any:
-        """``a - b``."""
-        return a - b
-
-    def mul(self, a: Any, b: Any) -> Any:
-        """``a * b``."""
-        return a * b
 
     def div(self, a: Any, b: Any) -> Any:
         """``a / b``, recording ``b``."""

@@ -23,8 +23,8 @@ from odp.approximations.algebra import (
     operators_for,
     real_argument,
 )
-from odp.approximations.emitters.notation import Notation
 from odp.approximations.errors import ApproximationError
+from odp.approximations.notation import Notation
 from odp.approximations.straight_line_program import StraightLineProgram
 
 __all__ = [

@@ -9,10 +9,15 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from odp.approximations.approximant import Approximant, Parameters, ParameterValue
-from odp.approximations.arithmetic import FLOAT32, FLOAT64, FloatArithmetic, round_constants
+from odp.approximations.arithmetic import (
+    FLOAT32,
+    FLOAT64,
+    CoefficientRangeError,
+    FloatArithmetic,
+    round_constants,
+)
 from odp.approximations.errors import ApproximationError
 from odp.approximations.expression import Expression
-from odp.approximations.forms.polynomials import CoefficientRangeError
 from odp.approximations.functions.function import Function
 from odp.approximations.functions.registry import get_function
 from odp.approximations.interval import Interval

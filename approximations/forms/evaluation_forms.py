@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from functools import lru_cache
 
+from odp.approximations.arithmetic import CoefficientRangeError
 from odp.approximations.errors import ApproximationError
 from odp.approximations.expression import Expression, constant, variable
 from odp.approximations.forms.polynomial_forms import (
@@ -22,7 +23,7 @@ from odp.approximations.forms.polynomial_forms import (
     polynomial_builders,
     trimmed,
 )
-from odp.approximations.forms.polynomials import CoefficientRangeError, clenshaw, horner
+from odp.approximations.forms.polynomials import clenshaw, horner
 from odp.approximations.forms.preprocessed_forms import preprocessed_forms
 from odp.approximations.target import Target
 

@@ -12,28 +12,20 @@ import numpy as np
 from numpy.polynomial import Chebyshev, Polynomial
 from numpy.typing import ArrayLike, NDArray
 
+from odp.approximations.arithmetic import FLOAT32, CoefficientRangeError
 from odp.approximations.expression import Expression, constant
 
 __all__ = [
-    "CoefficientRangeError",
     "Variable",
     "chebyshev_nodes",
     "clenshaw",
     "coefficient",
-    "float32_constant",
     "full_length",
     "horner",
     "interpolate",
 ]
 
 Array = NDArray[np.float64]
-
-_SMALLEST = 2.0**-126
-_LARGEST = (2.0 - 2.0**-23) * 2.0**127
-
-
-class CoefficientRangeError(ArithmeticError):
-    """A coefficient is not a normal number: the form cannot be used on this domain."""
 
 
 def coefficient(value: float | Fraction) -> Expression:
@@ -45,18 +37,6 @@ def coefficient(value: float | Fraction) -> Expression:
     if isinstance(value, float) and not math.isfinite(value):
         raise CoefficientRangeError(f"{value:g} cannot be a coefficient")
     return constant(value)
-
-
-def float32_constant(value: float | Fraction) -> Expression:
-    """The constant nearest to `value` in float32.
-
-    Raises:
-        CoefficientRangeError: if it overflows or is subnormal there.
-    """
-    number = float(value)
-    if not math.isfinite(number) or abs(number) > _LARGEST or 0 < abs(number) < _SMALLEST:
-        raise CoefficientRangeError(f"{number:g} is not a normal float32 number")
-    return constant(float(np.float32(number)))
 
 
 def horner(coefficients: Sequence[float | Fraction], t: Expression) -> Expression:
@@ -133,7 +113,7 @@ class Variable:
         """
         slope = 2.0 / (self.hi - self.lo)
         shift = -(self.lo + self.hi) / (self.hi - self.lo)
-        a, b = float32_constant(slope), float32_constant(shift)
+        a, b = (constant(FLOAT32.nearest(coefficient(c).value)) for c in (slope, shift))
         bounds = (float(a.value * Fraction(x) + b.value) for x in (self.lo, self.hi))
         lo, hi = bounds
         return self.base * a + b, (lo, hi)

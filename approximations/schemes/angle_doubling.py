@@ -23,16 +23,10 @@ from numpy.polynomial import Chebyshev, Polynomial, chebyshev
 from numpy.typing import NDArray
 
 from odp.approximations.approximant import Parameters
-from odp.approximations.arithmetic import FloatArithmetic
+from odp.approximations.arithmetic import CoefficientRangeError, FloatArithmetic
 from odp.approximations.expression import Expression, variable
 from odp.approximations.fits.remez import Problem, minimax
-from odp.approximations.forms.polynomials import (
-    CoefficientRangeError,
-    Variable,
-    coefficient,
-    full_length,
-    horner,
-)
+from odp.approximations.forms.polynomials import Variable, coefficient, full_length, horner
 from odp.approximations.functions.function import Function
 from odp.approximations.interval import Interval
 from odp.approximations.schemes.scheme import Candidate, Request, Scheme

@@ -10,9 +10,10 @@ from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 from odp.approximations.approximant import Parameters
+from odp.approximations.arithmetic import CoefficientRangeError
 from odp.approximations.errors import ApproximationError
 from odp.approximations.expression import Expression, variable
-from odp.approximations.forms.polynomials import CoefficientRangeError, coefficient
+from odp.approximations.forms.polynomials import coefficient
 from odp.approximations.functions.function import Function
 from odp.approximations.interval import Interval
 from odp.approximations.schemes.scheme import Candidate, Request, Scheme

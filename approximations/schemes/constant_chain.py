@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from odp.approximations.approximant import Parameters
+from odp.approximations.arithmetic import CoefficientRangeError
 from odp.approximations.expression import variable
-from odp.approximations.forms.polynomials import CoefficientRangeError
 from odp.approximations.functions.function import Function
 from odp.approximations.interval import Interval
 from odp.approximations.schemes.chain_search import (

@@ -15,8 +15,9 @@ from functools import cache
 from typing import ClassVar
 
 from odp.approximations.approximant import Parameters
+from odp.approximations.arithmetic import CoefficientRangeError
 from odp.approximations.expression import Expression, variable
-from odp.approximations.forms.polynomials import CoefficientRangeError, coefficient
+from odp.approximations.forms.polynomials import coefficient
 from odp.approximations.functions.function import Function
 from odp.approximations.interval import Interval
 from odp.approximations.schemes.root_plan import (

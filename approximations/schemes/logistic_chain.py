@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 from odp.approximations.approximant import Parameters
+from odp.approximations.arithmetic import CoefficientRangeError
 from odp.approximations.expression import variable
-from odp.approximations.forms.polynomials import CoefficientRangeError
 from odp.approximations.functions.function import Function
 from odp.approximations.interval import Interval
 from odp.approximations.schemes.chain_search import (

@@ -19,9 +19,8 @@ from functools import cache
 from typing import ClassVar
 
 from odp.approximations.approximant import Parameters
-from odp.approximations.arithmetic import FixedPointArithmetic
+from odp.approximations.arithmetic import CoefficientRangeError, FixedPointArithmetic
 from odp.approximations.expression import Expression, variable
-from odp.approximations.forms.polynomials import CoefficientRangeError
 from odp.approximations.functions.function import Function
 from odp.approximations.interval import Interval
 from odp.approximations.schemes.root_plan import (

@@ -17,8 +17,9 @@ from functools import cache
 from typing import ClassVar
 
 from odp.approximations.approximant import Parameters
+from odp.approximations.arithmetic import CoefficientRangeError
 from odp.approximations.expression import Expression, variable
-from odp.approximations.forms.polynomials import CoefficientRangeError, coefficient, horner
+from odp.approximations.forms.polynomials import coefficient, horner
 from odp.approximations.functions.function import Function
 from odp.approximations.functions.registry import get_function
 from odp.approximations.functions.taylor_coefficients import taylor_coefficients

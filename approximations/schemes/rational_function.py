@@ -16,18 +16,13 @@ from numpy.polynomial import Chebyshev, Polynomial
 from numpy.typing import NDArray
 
 from odp.approximations.approximant import Parameters
+from odp.approximations.arithmetic import CoefficientRangeError
 from odp.approximations.expression import Expression, variable
 from odp.approximations.fits.exact_coefficients import chebyshev_series
 from odp.approximations.fits.fit_coefficients import monomials
 from odp.approximations.fits.fit_problem import WIDE_RATIO, FitProblem, Parity, TypeFit
 from odp.approximations.forms.evaluation_forms import by_cost, cheapest_forms, chebyshev_forms
-from odp.approximations.forms.polynomials import (
-    CoefficientRangeError,
-    clenshaw,
-    coefficient,
-    full_length,
-    horner,
-)
+from odp.approximations.forms.polynomials import clenshaw, coefficient, full_length, horner
 from odp.approximations.schemes.scheme import Candidate, Request, in_form
 from odp.approximations.target import Target
 

@@ -26,9 +26,10 @@ import numpy as np
 from numpy.polynomial import Chebyshev, Polynomial
 from numpy.typing import NDArray
 
+from odp.approximations.arithmetic import CoefficientRangeError
 from odp.approximations.expression import Expression
 from odp.approximations.fits.remez import Problem, minimax
-from odp.approximations.forms.polynomials import CoefficientRangeError, coefficient
+from odp.approximations.forms.polynomials import coefficient
 from odp.approximations.forms.preprocessed_forms import knuth_quartic
 from odp.approximations.schemes.root_seeds import best_seed
 

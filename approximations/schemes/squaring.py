@@ -17,14 +17,10 @@ from numpy.polynomial import chebyshev as series
 from numpy.typing import NDArray
 
 from odp.approximations.approximant import Parameters
+from odp.approximations.arithmetic import CoefficientRangeError
 from odp.approximations.expression import variable
 from odp.approximations.fits.remez import Problem, minimax
-from odp.approximations.forms.polynomials import (
-    CoefficientRangeError,
-    Variable,
-    chebyshev_nodes,
-    interpolate,
-)
+from odp.approximations.forms.polynomials import Variable, chebyshev_nodes, interpolate
 from odp.approximations.functions.function import Function
 from odp.approximations.interval import Interval
 from odp.approximations.schemes.scheme import Candidate, Request, Scheme

@@ -15,8 +15,9 @@ from typing import ClassVar
 import numpy as np
 
 from odp.approximations.approximant import Parameters
+from odp.approximations.arithmetic import CoefficientRangeError
 from odp.approximations.expression import variable
-from odp.approximations.forms.polynomials import CoefficientRangeError, coefficient
+from odp.approximations.forms.polynomials import coefficient
 from odp.approximations.functions.function import Function
 from odp.approximations.functions.taylor_coefficients import taylor_coefficients
 from odp.approximations.interval import Interval

@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from odp.approximations import Expression, Function, Interval, constant, get_function, variable
-from odp.approximations.fits.minimax_approximant import minimax
+from odp.approximations.minimax_approximant import minimax
 from odp.approximations.proofs.certify import certify, supremum
 from odp.approximations.proofs.error_proof import WORK
 from odp.approximations.proofs.expression_symmetry import expression_symmetry

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from numpy.polynomial import Chebyshev, Polynomial
 
 from odp.approximations import ApproximationError, Expression, variable
+from odp.approximations.arithmetic import CoefficientRangeError
 from odp.approximations.forms.evaluation_forms import (
     by_cost,
     cheapest_forms,
@@ -23,7 +24,7 @@ from odp.approximations.forms.polynomial_forms import (
     normalised,
     polynomial_builders,
 )
-from odp.approximations.forms.polynomials import CoefficientRangeError, horner
+from odp.approximations.forms.polynomials import horner
 from odp.approximations.forms.preprocessed_forms import (
     AGREEMENT,
     eve,

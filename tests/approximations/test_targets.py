@@ -17,11 +17,11 @@ from odp.approximations import (
 from odp.approximations.arithmetic import (
     FLOAT32,
     FLOAT64,
+    CoefficientRangeError,
     FixedPointArithmetic,
     FloatArithmetic,
     round_constants,
 )
-from odp.approximations.forms.polynomials import CoefficientRangeError
 
 FLOATS = [t for t in TARGETS.values() if isinstance(t.arithmetic, FloatArithmetic)]
 

@@ -15,6 +15,41 @@ FOLDERS: dict[str, str] = PROJECT["tool"]["setuptools"]["package-dir"]
 
 # Rooms from left to right: each may import itself and what stands before it.
 ROOMS = ["odp.approximations", "odp.rewriter", "odp.passes", "odp.backends", "odp"]
+# The same within approximations: files and rooms from what knows nothing to what knows everything.
+APPROXIMATIONS = [
+    "errors",
+    "algebra",
+    "interval",
+    "straight_line_program",
+    "notation",
+    "expression",
+    "tolerance",
+    "error_analysis",
+    "arithmetic",
+    "target",
+    "functions",
+    "forms",
+    "measure",
+    "proofs",
+    "fits",
+    "approximant",
+    "emitters",
+    "schemes",
+    "search",
+    "fixed_point",
+    "cache",
+    "choose",
+    "pareto",
+    "minimax_approximant",
+]
+# Annotations, and methods that have themselves written out.
+BACKWARDS = {
+    ("straight_line_program", "expression"),
+    ("notation", "expression"),
+    ("notation", "emitters"),
+    ("approximant", "emitters"),
+    ("approximant", "fixed_point"),
+}
 FOREIGN_TO = {
     "odp.approximations": {"torch", "onnx", "onnx_ir", "onnxruntime", "onnxscript", "transformers"},
     "odp.rewriter": {"torch", "transformers"},
@@ -77,6 +112,21 @@ def test_a_file_imports_only_rooms_on_its_left(file: Path) -> None:
             raise AssertionError(f"{file}:{line} imports the public package from inside")
         if top == "odp" and module != "odp":
             assert room_of(module) in allowed, f"{file}:{line} imports {module}"
+
+
+@pytest.mark.parametrize(
+    "file",
+    [file for file in code_files() if dotted(file).startswith("odp.approximations.")],
+    ids=lambda f: str(f.relative_to(ROOT)),
+)
+def test_within_approximations_imports_have_one_direction(file: Path) -> None:
+    own = dotted(file).split(".")[2]
+    for line, module in imports(file):
+        parts = module.split(".")
+        if parts[:2] == ["odp", "approximations"] and len(parts) > 2:
+            other = parts[2]
+            downwards = APPROXIMATIONS.index(other) <= APPROXIMATIONS.index(own)
+            assert downwards or (own, other) in BACKWARDS, f"{file}:{line} imports {module}"
 
 
 @pytest.mark.parametrize("file", code_files(), ids=lambda f: str(f.relative_to(ROOT)))

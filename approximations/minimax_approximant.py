@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from odp.approximations.approximant import Approximant
-from odp.approximations.arithmetic import round_constants
+from odp.approximations.arithmetic import CoefficientRangeError, round_constants
 from odp.approximations.choose import checked_domain
 from odp.approximations.errors import ApproximationError
 from odp.approximations.expression import Expression
@@ -23,7 +23,6 @@ from odp.approximations.fits.exact_coefficients import exact_coefficients
 from odp.approximations.fits.fit_problem import Parity, TypeFit
 from odp.approximations.fits.minimax_fit import CONVERGED, FINE_POINTS, fit_type
 from odp.approximations.fits.remez import alternation
-from odp.approximations.forms.polynomials import CoefficientRangeError
 from odp.approximations.functions.function import Function
 from odp.approximations.functions.registry import get_function
 from odp.approximations.interval import Interval
