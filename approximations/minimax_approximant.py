@@ -28,6 +28,7 @@ from odp.approximations.functions.registry import get_function
 from odp.approximations.interval import Interval
 from odp.approximations.measure import Measurement, measure, measurement_grid
 from odp.approximations.proofs.certify import certify
+from odp.approximations.proofs.error_proof import WORK
 from odp.approximations.schemes import Candidate, Request
 from odp.approximations.schemes.rational_function import RationalProblem
 from odp.approximations.search import Search, SearchProblem
@@ -43,8 +44,8 @@ Number = int | float | Fraction
 _LARGEST_DEGREE = 64
 # A form of evaluation that loses less than this by rounding its coefficients is good enough.
 _CLOSE = 1.001
-# Thirty times what the search spends on a proof: 0.6 s, needed by (0,5) of log on [1, 2].
-_WORK = 1_200_000
+# Up to two seconds where a search, which proves many expressions, gives up after half of one.
+_WORK = 4 * WORK
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ class MinimaxFit:
         numerator: exact ascending coefficients of powers of x.
         denominator: likewise; ``(1,)`` for a polynomial.
         error: largest weighted error, at 2400 points or more.
-        bound: no function of this type has a smaller one; 0 where nothing is known.
+        bound: no function of this type has a smaller one (de la Vallee Poussin's, in floating
+            point: a number, not a proof); 0 where nothing is known.
         extrema: points at which the weighted error alternates in sign, ascending; a minimax fit has
             one more than it has free coefficients, with one height.
     """
@@ -129,13 +131,14 @@ def minimax(
     >>> float(minimax("exp", (-1, 1), 5, fixed={0: 1})(0.0))
     1.0
     """
-    chosen = get_function(function) if isinstance(function, str) else function
+    chosen = get_function(function)
     interval = checked_domain(domain)
     chosen.check_domain(interval)
     place = get_target(target)
     where = f"minimax of {chosen.name} on {interval}"
     m, n = _checked_type(degree, where)
-    tolerance = Tolerance(relative=1.0) if relative else Tolerance(absolute=1.0)
+    # No budget: the proof is to be as close to the error seen as any.
+    tolerance = Tolerance(relative=math.inf) if relative else Tolerance(absolute=math.inf)
     request = Request(chosen, interval, math.inf, relative, target=place)
     weigh = _checked_weight(weight, where, interval)
     if relative and chosen.parity != "odd" and measurement_grid(chosen, interval).has_zero:
@@ -170,11 +173,11 @@ def minimax(
     )
     found.best = (candidate, measured, "minimax")
     proven = _proven(found.result())
-    return MinimaxApproximant(**vars(proven), fit=_exact(problem, fit))
+    return MinimaxApproximant(**vars(replace(proven, tolerance=None)), fit=_exact(problem, fit))
 
 
 def _proven(approximant: Approximant) -> Approximant:
-    """With more work, or of the absolute error alone, where the search found no proof."""
+    """With more work where the search found no proof."""
     if approximant.error_kind == "certified":
         return approximant
     proof = certify(
@@ -185,7 +188,7 @@ def _proven(approximant: Approximant) -> Approximant:
         relative=approximant.relative_error if approximant.relative else None,
         work=_WORK,
     )
-    if proof is None:
+    if proof is None or (approximant.relative and proof.relative is None):
         return approximant
     return replace(
         approximant,

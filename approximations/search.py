@@ -318,7 +318,8 @@ class Search:
             # A bound of 1 % above what was seen may be out of reach next to float32's rounding,
             # where one of the whole budget is not.
             seen = measured.error(problem.relative)
-            proof = self._proof(candidate.expression, measured, 0.98 * self.error / seen)
+            times = 0.98 * self.error / seen if seen > 0 else math.inf
+            proof = self._proof(candidate.expression, measured, times)
         return Approximant(
             function=problem.function,
             domain=problem.domain,

@@ -110,7 +110,7 @@ def best_fixed_point(
     >>> choice.certified.error <= 1.1 * 2**-8
     True
     """
-    chosen = get_function(function) if isinstance(function, str) else function
+    chosen = get_function(function)
     interval = domain if isinstance(domain, Interval) else Interval(*domain)
     chosen.check_domain(interval)
     kind = chosen.relative if relative is None else relative

@@ -75,7 +75,8 @@ def integer_minimax(
         return float(np.abs(matrix @ steps - rest).max())
 
     zero = np.zeros(len(nearest), dtype=np.int64)
-    best, error, method = zero, largest(zero), "nearest"
+    best, error = zero, largest(zero)
+    method: Method = "nearest"
     norms = np.linalg.norm(matrix, axis=0)
     damped = np.vstack([matrix, damping * norms.min() * np.eye(norms.size)])
     basis = _reduced(damped)
@@ -89,9 +90,8 @@ def integer_minimax(
             steps, reached = _program(matrix, rest, basis, best, error, seconds)
             if reached < error * (1 - 1e-9):
                 best, error, method = steps, reached, "program"
-    found: Method = method  # type: ignore[assignment]  # one of the three literals above
     return IntegerFit(
-        tuple(n + int(step) for n, step in zip(nearest, best, strict=True)), error, found
+        tuple(n + int(step) for n, step in zip(nearest, best, strict=True)), error, method
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import cache
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -177,7 +177,7 @@ def _value_or_limit(evaluator: Callable[[Any], Any], point: Any) -> Any:
     return value if close else mpmath.nan
 
 
-@cache
+@lru_cache(maxsize=1024)
 def _mpmath_evaluator(source: str) -> Callable[[Any], Any]:
     import mpmath
     import sympy

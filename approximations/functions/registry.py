@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Callable
 from fractions import Fraction
-from functools import cache, lru_cache, partial
+from functools import lru_cache, partial
 from types import MappingProxyType
 from typing import Any
 
@@ -125,7 +125,7 @@ FUNCTIONS: MappingProxyType[str, Function] = MappingProxyType({f.name: f for f i
 _POWER = re.compile(r"pow\((?P<exponent>[^(),]+)\)")
 
 
-@cache
+@lru_cache(maxsize=1024)
 def power(p: float | Fraction) -> Function:
     """The function ``x**p`` on x > 0 (x >= 0 for positive p).
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
-from functools import cache
+from functools import lru_cache
 from typing import ClassVar
 
 from odp.approximations.approximant import Parameters
@@ -69,7 +69,7 @@ class PadeScheme(Scheme):
             yield from _at_point(request)
 
 
-@cache
+@lru_cache(maxsize=4096)
 def pade_coefficients(
     function: str | Function, m: int, n: int, point: Fraction = Fraction(0)
 ) -> tuple[tuple[Fraction, ...], tuple[Fraction, ...]] | None:
@@ -89,8 +89,7 @@ def pade_coefficients(
     """
     import sympy
 
-    chosen = get_function(function) if isinstance(function, str) else function
-    c = taylor_coefficients(chosen, point, m + n + 1)
+    c = taylor_coefficients(get_function(function), point, m + n + 1)
     if c is None:
         return None
 
