@@ -1,5 +1,6 @@
 """Every scheme on every function it applies to, and every promised wide domain."""
 
+import math
 from collections.abc import Callable
 from fractions import Fraction
 
@@ -145,3 +146,28 @@ def test_exp_is_beyond_a_power_of_a_polynomial() -> None:
     approximant = approximate("exp", (-10, 0), error=4.9e-5)
     assert approximant.counts.multiplications == 5
     assert approximant.counts.divisions == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "domain", "target", "cost", "error"),
+    [
+        # With the symmetry alone: 1.7e-3, 6.6e-3, nothing at all, 4e-3.
+        ("silu", (0, 8), "float32", 9, 2.6e-6),
+        ("softplus", (0, 5), "float32", 8, 7.6e-7),
+        ("cos", (0, 1), "float32", 1, 5.4e-2),
+        ("softplus", (-1, 5), "fhe", 10.6, 1e-3),
+    ],
+)
+def test_a_symmetry_is_no_burden_on_a_lopsided_domain(
+    name: str, domain: tuple[float, float], target: str, cost: float, error: float
+) -> None:
+    found = approximate(name, domain, operations=cost, target=target)
+    assert found.certified_error is not None
+    assert found.certified_error <= error
+    assert found.parameters["parity"] == "none"
+    # Its parameters name it.
+    again = approximate(
+        name, domain, error=math.inf, scheme=found.scheme, target=target, **found.parameters
+    )
+    assert again.description == found.description
+    assert again.error == pytest.approx(found.error, rel=1e-2)
