@@ -108,7 +108,9 @@ class Approximant:
     @property
     def certified_error(self) -> float | None:
         """The error it was chosen by if that is a proven bound; None if it is only measured."""
-        return self.error if self.error_kind == "certified" else None
+        if self.error_kind != "certified" or (self.relative and self.relative_error is None):
+            return None
+        return self.error
 
     @property
     def counts(self) -> OperationCounts:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from odp.approximations.approximant import Approximant, Parameters
 from odp.approximations.arithmetic import FixedPointArithmetic
+from odp.approximations.errors import OdpError
 from odp.approximations.expression import Expression, expression_from_rows, expression_rows
 from odp.approximations.interval import Interval
 from odp.approximations.search import SearchProblem
@@ -86,7 +87,7 @@ def load(problem: SearchProblem, question: str) -> list[Approximant] | None:
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
         return [_from_record(record, problem) for record in kept["approximants"]]
-    except (OSError, ValueError, KeyError, TypeError, ArithmeticError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, OdpError):
         return None
 
 

@@ -28,11 +28,11 @@ from odp.approximations.tolerance import Histogram, Tolerance
 
 __all__ = ["approximate", "checked_domain", "checked_tolerance"]
 
-DEFAULT_ERROR = 1e-5
+_DEFAULT_ERROR = 1e-5
 
-# A proof is a little above the largest error seen; the second try is for the rare expression whose
-# largest error lies between the points that were looked at.
-_MARGINS = (1 - 2.0**-10, 0.9)
+# A proof is a little above the largest error seen; the other tries are for the rare expression
+# whose largest error lies between the points that were looked at.
+_MARGINS = (1 - 2.0**-10, 0.9, 0.5)
 # Errors asked for one after the other when the operations are given: a factor of 4 is about one
 # multiplication; then a little less than what was found, until there is nothing.
 _STEP = 4.0
@@ -58,7 +58,7 @@ def approximate(
     Candidates are measured on a dense grid against the function, with all coefficients already
     rounded to the target's numbers; for float32 they must also keep the budget when evaluated in
     float32, down to a floor of a few roundings.  The errors of the chosen one are then proven
-    where that takes about a tenth of a second (`Approximant.error_kind`).
+    where that takes at most about half a second (`Approximant.error_kind`).
 
     Args:
         function: a registered name (``exp``, ``rsqrt``, ``pow(0.75)``, ...), an expression of one
@@ -113,8 +113,6 @@ def approximate(
     if scheme is not None:
         check_parameters(find_scheme(scheme), parameters)
     chosen.check_domain(interval)
-    if error is None:
-        error = _default_error(chosen, interval, place, relative)
     tolerance = checked_tolerance(chosen, interval, error, relative, place, histogram)
     if scheme is not None:
         check_scheme(find_scheme(scheme), chosen, interval)
@@ -126,14 +124,15 @@ def approximate(
 
 
 def _default_error(
-    function: Function, domain: Interval, target: Target, relative: bool | None
+    function: Function, domain: Interval, relative: bool | None, target: Target
 ) -> float:
-    if not isinstance(target.arithmetic, FixedPointArithmetic):
-        return DEFAULT_ERROR
-    from odp.approximations.fixed_point import answer
+    arithmetic = target.arithmetic
+    if not isinstance(arithmetic, FixedPointArithmetic):
+        return _DEFAULT_ERROR
+    from odp.approximations.fixed_point.certified import NEAR_LIMIT, rounding_limit
 
     kind = function.relative if relative is None else relative
-    return answer.default_error(function, domain, target, kind)
+    return NEAR_LIMIT * rounding_limit(function, domain, arithmetic.scale, kind)
 
 
 def checked_domain(domain: Interval | tuple[float, float]) -> Interval:
@@ -156,17 +155,21 @@ def checked_domain(domain: Interval | tuple[float, float]) -> Interval:
 def checked_tolerance(
     function: Function,
     domain: Interval,
-    error: Error,
+    error: Error | None,
     relative: bool | None,
     target: Target,
     histogram: Histogram | None = None,
 ) -> Tolerance:
     """The budget that a user's `error` and `relative` mean for a function on a domain.
 
+    Without an error it is 1e-5, on integers 1.1 times what rounding the result alone costs.
+
     Raises:
         ApproximationError: if the error is not a positive number, a triple or a Tolerance.
     """
     where = f"{function.name} on {domain}"
+    if error is None:
+        error = _default_error(function, domain, relative, target)
     if isinstance(error, Tolerance):
         return replace(error, histogram=histogram) if histogram else error
     if isinstance(error, tuple):
@@ -217,16 +220,24 @@ def _cheapest(problem: SearchProblem) -> Approximant:
         from odp.approximations.fixed_point import answer
 
         return answer.cheapest(problem)
-    for margin in _MARGINS:
+    mixed = problem.tolerance.kind == "mixed"
+    # What keeps a mixed budget may have no proof: half of the budget would be paid for nothing.
+    for margin in _MARGINS[:2] if mixed else _MARGINS:
         inside = problem.tolerance.scaled(margin)
         found = search(replace(problem, tolerance=inside))
         if found.best is None:
             # In the user's own numbers, not in those of the margin.
             raise found.failure(problem.tolerance)
         approximant = found.result()
-        kept = approximant.error_kind == "certified"
-        if kept if problem.tolerance.kind == "mixed" else approximant.error <= problem.error:
+        proven = approximant.error_kind == "certified"
+        if proven if mixed else approximant.error <= problem.error:
             break
+    if not mixed and approximant.error > problem.error:
+        raise ApproximationError(
+            f"{problem.function.name} on {problem.domain}: what has {problem.tolerance} at"
+            f" {measurement_grid(problem.function, problem.domain).points.size} points has"
+            f" {approximant.error:.2g} between them; cut the domain where the function is steep"
+        )
     return replace(approximant, tolerance=problem.tolerance)
 
 

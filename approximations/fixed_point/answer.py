@@ -9,33 +9,17 @@ from dataclasses import replace
 from odp.approximations.approximant import Approximant
 from odp.approximations.arithmetic import FLOAT64, FixedPointArithmetic
 from odp.approximations.errors import ApproximationError
-from odp.approximations.fixed_point.certified import CertifiedProgram, rounding_limit
+from odp.approximations.fixed_point.certified import NEAR_LIMIT, CertifiedProgram, rounding_limit
 from odp.approximations.fixed_point.choice import FixedPointChoice, best_fixed_point
-from odp.approximations.functions.function import Function
-from odp.approximations.interval import Interval
 from odp.approximations.measure import measure, safe_interval
 from odp.approximations.search import SearchProblem, sharper_searches
 from odp.approximations.target import Target
 
-__all__ = ["cheapest", "default_error", "front", "sharpest"]
+__all__ = ["cheapest", "front", "sharpest"]
 
-# Of what rounding the result alone costs: 1.05 is out of the reach of most cheap programs.
-_NEAR_LIMIT = 1.1
 # The search for programs leaves the expression three quarters of what is above the rounding of the
 # result; 1.4 of them are enough for the expression that is known, with constants rounded.
 _CLOSE = 1.4
-
-
-def default_error(function: Function, domain: Interval, target: Target, relative: bool) -> float:
-    """The error that is asked for where the user names none: 1.1 times that of the rounded result.
-
-    Args:
-        function: what to approximate.
-        domain: where.
-        target: whose arithmetic is fixed point.
-        relative: whether the error is relative.
-    """
-    return _NEAR_LIMIT * rounding_limit(function, domain, _arithmetic(target).scale, relative)
 
 
 def cheapest(problem: SearchProblem) -> Approximant:
@@ -82,7 +66,7 @@ def front(problem: SearchProblem) -> Iterator[Approximant]:
     best_cost, last = 0.0, math.inf
     for found in sharper_searches(exact):
         cost, real = found.best_cost[0], found.error * found.error_share
-        error = _NEAR_LIMIT * limit + _CLOSE * real
+        error = NEAR_LIMIT * limit + _CLOSE * real
         if error >= last:
             continue
         try:
@@ -95,7 +79,7 @@ def front(problem: SearchProblem) -> Iterator[Approximant]:
         if best is not None and choice.cost > best_cost * (1 + 1e-9):
             yield best
         best, best_cost, last = approximant, choice.cost, approximant.error
-        if last <= problem.error or last <= _NEAR_LIMIT * limit:
+        if last <= problem.error or last <= NEAR_LIMIT * limit:
             break
     if best is not None:
         yield best

@@ -22,6 +22,7 @@ from odp.approximations.interval import Interval
 from odp.approximations.proofs.certify import certify
 
 __all__ = [
+    "NEAR_LIMIT",
     "CertifiedProgram",
     "FixedPointCertificate",
     "Proof",
@@ -30,6 +31,10 @@ __all__ = [
 ]
 
 Proof = Literal["analysis", "enumeration"]
+
+NEAR_LIMIT = 1.1
+"""Error asked for where the user names none, in units of `rounding_limit`: 1.05 is out of the reach
+of most cheap programs."""
 
 # A chain of squarings without guard bits loses up to 10 times; what is much worse is of no use.
 _DIVERGED = 32.0

@@ -11,6 +11,7 @@ from odp.approximations.arithmetic import FixedPointArithmetic
 from odp.approximations.errors import ApproximationError
 from odp.approximations.expression import Expression
 from odp.approximations.fixed_point.certified import (
+    NEAR_LIMIT,
     CertifiedProgram,
     Proof,
     lower,
@@ -32,8 +33,6 @@ from odp.approximations.tolerance import Tolerance
 
 __all__ = ["FixedPointChoice", "best_fixed_point"]
 
-# Without an error asked for: this many times what rounding the result alone costs.
-_NEAR_LIMIT = 1.1
 # Shares of what rounding the result leaves of the budget that the approximation may take.
 _SHARES = (0.75, 0.4, 0.1)
 # Of the integers that programs run in: first one machine word, then two.
@@ -118,7 +117,7 @@ def best_fixed_point(
     if relative is None and math.isinf(limit):
         kind, limit = False, rounding_limit(chosen, interval, scale, relative=False)
     where = f"{chosen.name} on {interval} at scale {scale}"
-    goal = _NEAR_LIMIT * limit if error is None else float(error)
+    goal = NEAR_LIMIT * limit if error is None else float(error)
     if math.isinf(limit):
         raise ApproximationError(
             f"{where}: the function has a zero there, so no relative error can be kept; ask for an"

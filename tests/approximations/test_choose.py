@@ -171,3 +171,13 @@ def test_import_is_fast_and_pulls_in_no_heavy_library() -> None:
     assert output[1:] == []
     # 0.03 s measured; the limit leaves room for a busy machine.
     assert float(output[0]) < 0.3
+
+
+def test_an_error_between_the_grid_points_is_no_answer() -> None:
+    # The grid has 5120 points on [0, 1]; the spike is 2e-5 wide.
+    function = "x/8 + exp(-10**10*(x - 0.3000123)**2)/1000"
+    with pytest.raises(ApproximationError, match="between them"):
+        approximate(function, (0, 1), error=5e-4)
+    certified = approximate(function, (0, 1), error=2e-3).certified_error
+    assert certified is not None
+    assert 1e-3 <= certified <= 2e-3

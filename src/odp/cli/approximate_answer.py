@@ -77,9 +77,7 @@ class Question:
             ApproximationError: for whatever is wrong with them.
         """
         from odp.approximations import Tolerance, get_function, get_target
-        from odp.approximations.arithmetic import FixedPointArithmetic
-        from odp.approximations.choose import DEFAULT_ERROR, checked_tolerance
-        from odp.approximations.fixed_point.answer import default_error
+        from odp.approximations.choose import checked_tolerance
         from odp.approximations.search import find_scheme
 
         chosen, place = get_function(function), get_target(target)
@@ -91,11 +89,6 @@ class Question:
         else:
             if error is None and settings:
                 error = math.inf
-            elif error is None and isinstance(place.arithmetic, FixedPointArithmetic):
-                kind = chosen.relative if relative is None else relative
-                error = default_error(chosen, domain, place, kind)
-            elif error is None:
-                error = DEFAULT_ERROR
             tolerance = checked_tolerance(chosen, domain, error, relative, place, histogram)
         return Question(chosen, domain, place, tolerance, operations, scheme, settings)
 

@@ -60,6 +60,8 @@ def approximant_model(approximant: Approximant, shape: str | None = None) -> ir.
     expression = approximant.expression
     single = round_constants(expression, FLOAT32) is expression
     kind = "relative" if approximant.relative else "absolute"
+    # The model computes in floating point what the program, which the proof is about, approximates.
+    whose = "" if approximant.fixed_point is None else " of the integer program"
     return expression_model(
         expression,
         shape=read_shape("n" if shape is None else shape),
@@ -71,7 +73,7 @@ def approximant_model(approximant: Approximant, shape: str | None = None) -> ir.
             "odp.description": approximant.description,
             "odp.target": target_text(approximant.target),
             "odp.error": repr(approximant.error),
-            "odp.error_kind": f"{kind}, {approximant.error_kind}",
+            "odp.error_kind": f"{kind}, {approximant.error_kind}{whose}",
         },
     )
 
