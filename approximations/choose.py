@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
+from numbers import Real
 
 from odp.approximations import cache
 from odp.approximations.approximant import Approximant, Parameters, ParameterValue
@@ -101,7 +102,8 @@ def approximate(
             raise ApproximationError(
                 f"{chosen.name}: give an error or a number of operations, not both"
             )
-        if not isinstance(operations, (int, float)) or not 0 <= operations < math.inf:
+        number = isinstance(operations, Real) and not isinstance(operations, bool)
+        if not number or not 0 <= operations < math.inf:
             raise ApproximationError(
                 f"{chosen.name}: operations must be zero or a positive number, not {operations!r}"
             )
@@ -168,6 +170,15 @@ def checked_tolerance(
         ApproximationError: if the error is not a positive number, a triple or a Tolerance.
     """
     where = f"{function.name} on {domain}"
+    if relative not in (None, True, False):
+        raise ApproximationError(
+            f"{where}: relative is True, False or None (as the function declares), not {relative!r}"
+        )
+    if not isinstance(histogram, Histogram | None):
+        raise ApproximationError(
+            f"{where}: a histogram is a Histogram, made by Histogram.of(inputs), not"
+            f" {type(histogram).__name__}"
+        )
     if error is None:
         error = _default_error(function, domain, relative, target)
     if isinstance(error, Tolerance):
@@ -178,13 +189,19 @@ def checked_tolerance(
                 f"{where}: an error of several parts is (absolute, relative, ulps), not {error!r}"
             )
         return Tolerance(*error, histogram=histogram)
-    number = isinstance(error, (int, float)) and not isinstance(error, bool)
+    number = isinstance(error, Real) and not isinstance(error, bool)
     if not number or math.isnan(error) or error <= 0:
         raise ApproximationError(f"{where}: error must be a positive number, not {error!r}")
+    grid = measurement_grid(function, domain)
+    odd = function.parity == "odd"
+    if relative and grid.has_zero and not odd:
+        raise ApproximationError(
+            f"{where}: the function has a zero there, so a relative error has no maximum; ask for"
+            " an absolute error, or for both as error=(absolute, relative, 0)"
+        )
     if relative is None:
-        grid = measurement_grid(function, domain)
         unreachable = error < target.arithmetic.unit_roundoff * grid.scale
-        zero_is_kept = function.parity == "odd" and 0.0 not in function.singularities
+        zero_is_kept = odd and 0.0 not in function.singularities
         defined = zero_is_kept or not grid.has_zero
         fixed = isinstance(target.arithmetic, FixedPointArithmetic)
         relative = defined and (function.relative or (unreachable and not fixed))
@@ -250,20 +267,22 @@ def _sharpest(problem: SearchProblem) -> Approximant:
     shape = problem.tolerance
     start = 1.0 / max(shape.absolute, shape.relative, shape.ulps)
     if shape.kind == "absolute":
-        start *= measurement_grid(problem.function, problem.domain).scale
+        # A function may be zero on all of the domain.
+        start *= measurement_grid(problem.function, problem.domain).scale or 1.0
     limited = replace(problem, tolerance=shape.scaled(start))
     best = search(limited)
     if best.best is None:
         raise best.failure()
-    while True:
+    while best.error_share > 0:
         sharper = limited.tolerance.scaled(best.error_share / _STEP)
         found = search(replace(limited, tolerance=sharper))
         if found.best is None:
             break
         limited, best = found.problem, found
-    while True:
+    while best.error_share > 0:
         sharper = limited.tolerance.scaled(best.error_share * _SHARPER)
         found = search(replace(limited, tolerance=sharper))
         if found.best is None:
-            return best.result()
+            break
         limited, best = found.problem, found
+    return best.result()

@@ -311,7 +311,13 @@ def _checked_weight(weight: Any, where: str, domain: Interval) -> Callable[[Arra
         )
 
     def checked(x: Array) -> Array:
-        values = np.broadcast_to(np.asarray(evaluate(x), dtype=np.float64), x.shape)
+        try:
+            values = np.broadcast_to(np.asarray(evaluate(x), dtype=np.float64), x.shape)
+        except (TypeError, ValueError, ArithmeticError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ApproximationError(
+                f"{where}: the weight is no function of an array of points ({reason})"
+            ) from None
         inside = values[(x >= domain.lo) & (x <= domain.hi)]
         if not (np.isfinite(inside).all() and (inside > 0).all()):
             raise ApproximationError(

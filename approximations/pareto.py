@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from numbers import Real
 
 from odp.approximations import cache
 from odp.approximations.approximant import Approximant
@@ -66,6 +67,15 @@ def pareto(
     chosen.check_domain(interval)
     place = get_target(target)
     tolerance = checked_tolerance(chosen, interval, error, relative, place)
+    if not isinstance(largest_cost, Real) or not largest_cost >= 0:
+        raise ApproximationError(
+            f"{chosen.name}: the largest cost must be zero or a positive number,"
+            f" not {largest_cost!r}"
+        )
+    if isinstance(schemes, str) or (schemes is not None and not schemes):
+        raise ApproximationError(
+            f"{chosen.name}: schemes is a list of names, or None for all, not {schemes!r}"
+        )
     names = None if schemes is None else tuple(schemes)
     for name in names or ():
         check_scheme(find_scheme(name), chosen, interval)
@@ -108,6 +118,8 @@ def limits(
     Returns:
         The smallest error of a fit of at most each cost; infinity where there is none.
     """
+    if not len(costs):
+        return []
     chosen = get_function(function)
     ends = _limits(chosen, checked_domain(domain), max(costs), relative, get_target(target))
     steps = [cost for cost, _ in ends]

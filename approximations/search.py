@@ -88,6 +88,10 @@ def find_scheme(name: str) -> Scheme:
     Raises:
         ApproximationError: for an unknown name.
     """
+    if not isinstance(name, str):
+        raise ApproximationError(
+            f"a scheme is one name, such as 'minimax', not {name!r}; known: {', '.join(SCHEMES)}"
+        )
     if name in SCHEMES:
         return SCHEMES[name]
     near = difflib.get_close_matches(name, SCHEMES, n=2)
@@ -96,12 +100,16 @@ def find_scheme(name: str) -> Scheme:
 
 
 def check_parameters(scheme: Scheme, parameters: Mapping[str, ParameterValue]) -> None:
-    """Refuse parameters that a scheme does not have.
+    """Refuse parameters that a scheme does not have, and values that are none of a parameter.
 
     Raises:
         ApproximationError: naming the first one, and those that there are.
     """
-    for name in parameters:
+    for name, value in parameters.items():
+        if not isinstance(value, int | float | str):
+            raise ApproximationError(
+                f"scheme {scheme.name}: the parameter {name} is a number or a word, not {value!r}"
+            )
         if name not in scheme.parameters:
             has = ", ".join(scheme.parameters) or "none"
             raise ApproximationError(
@@ -165,7 +173,8 @@ def sharper_searches(problem: SearchProblem) -> Iterator[Search]:
     Raises:
         ApproximationError: if there is nothing at all.
     """
-    start = 1.0 if problem.relative else measurement_grid(problem.function, problem.domain).scale
+    grid = measurement_grid(problem.function, problem.domain)
+    start = 1.0 if problem.relative else grid.scale or 1.0
     found = search(replace(problem, tolerance=problem.tolerance.scaled(start / problem.error)))
     if found.best is None:
         raise found.failure()
@@ -291,14 +300,26 @@ class Search:
             asked: the budget as the user gave it; None means that of the problem.
         """
         problem = self.problem
+        where = f"{problem.function.name} on {problem.domain}"
+        seen = math.isfinite(self.reached[0])
+        if problem.parameters and problem.schemes and not seen:
+            wanted = ", ".join(f"{name}={value}" for name, value in problem.parameters.items())
+            return ApproximationError(
+                f"{where}: scheme {problem.schemes[0]} has nothing with {wanted}; give it other"
+                " parameters or leave them out"
+            )
+        within = f" at cost {problem.largest_cost:g}" if problem.largest_cost < math.inf else ""
+        if within and not seen:
+            return ApproximationError(
+                f"{where}: no expression{within} in {problem.target.name}; allow more operations"
+            )
         best = (
             f"the best is {self.reached[0]:.2g} by {self.reached[1]}"
-            if math.isfinite(self.reached[0])
+            if seen
             else "no candidate is finite there"
         )
-        within = f" at cost {problem.largest_cost:g}" if problem.largest_cost < math.inf else ""
         return ApproximationError(
-            f"{problem.function.name} on {problem.domain}: no expression reaches"
+            f"{where}: no expression reaches"
             f" {asked or problem.tolerance}{within} in {problem.target.name}; {best};"
             " allow a larger error or narrow the domain"
         )

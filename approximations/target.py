@@ -6,6 +6,7 @@ import difflib
 import math
 import re
 from dataclasses import dataclass, replace
+from numbers import Real
 from types import MappingProxyType
 
 from odp.approximations.arithmetic import (
@@ -51,7 +52,8 @@ class Target:
     def __post_init__(self) -> None:
         for name in ("multiplication", "constant_multiplication", "division", "addition", "depth"):
             value = getattr(self, name)
-            if value is not None and not 0 <= value < math.inf:
+            known = value is None if name == "division" else False
+            if not known and not (isinstance(value, Real) and 0 <= value < math.inf):
                 raise ApproximationError(
                     f"target {self.name}: the cost of a {name} must be zero or a positive number,"
                     f" not {value!r}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
@@ -41,7 +42,14 @@ class Histogram:
     floor: float = 0.1
 
     def __post_init__(self) -> None:
-        edges, counts = np.asarray(self.edges, float), np.asarray(self.counts, float)
+        try:
+            edges, counts = np.asarray(self.edges, float), np.asarray(self.counts, float)
+            floor = float(self.floor)
+        except (TypeError, ValueError):
+            raise ApproximationError(
+                f"the edges, counts and floor of a histogram are numbers, not {self.edges!r:.40},"
+                f" {self.counts!r:.40} and {self.floor!r:.40}"
+            ) from None
         if counts.size == 0 or edges.size != counts.size + 1:
             raise ApproximationError(
                 f"a histogram with {counts.size} counts needs {counts.size + 1} edges, and has"
@@ -51,13 +59,28 @@ class Histogram:
             raise ApproximationError("the edges of a histogram must be finite and ascend")
         if not (counts >= 0).all() or not 0 < counts.sum() < math.inf:
             raise ApproximationError("the counts of a histogram must not be negative or all zero")
-        if not 0 < self.floor <= 1:
-            raise ApproximationError(f"the floor of a histogram is in (0, 1], not {self.floor:g}")
+        if not 0 < floor <= 1:
+            raise ApproximationError(f"the floor of a histogram is in (0, 1], not {floor:g}")
 
     @staticmethod
     def of(inputs: Any, bins: int = 64, floor: float = 0.1) -> Histogram:
-        """The histogram of an array of inputs, in bins of equal width."""
-        counts, edges = np.histogram(np.asarray(inputs, dtype=np.float64), bins=bins)
+        """The histogram of an array of inputs, in bins of equal width.
+
+        Raises:
+            ApproximationError: if there are no inputs, one is not a finite number, or there is not
+                a whole number of bins.
+        """
+        try:
+            values = np.asarray(inputs, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise ApproximationError("the inputs of a histogram must be numbers") from None
+        if values.size == 0 or not np.isfinite(values).all():
+            raise ApproximationError(
+                "a histogram needs inputs, and all of them finite; leave NaN and infinity out"
+            )
+        if not isinstance(bins, int) or bins < 1:
+            raise ApproximationError(f"a histogram has a whole number of bins, not {bins!r}")
+        counts, edges = np.histogram(values, bins=bins)
         return Histogram(tuple(edges.tolist()), tuple(counts.astype(float).tolist()), floor)
 
     def weight(self, x: Array) -> Array:
@@ -92,7 +115,7 @@ class Tolerance:
     def __post_init__(self) -> None:
         for name in ("absolute", "relative", "ulps"):
             value = getattr(self, name)
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            number = isinstance(value, Real) and not isinstance(value, bool)
             if not number or math.isnan(value) or value < 0:
                 raise ApproximationError(
                     f"the {name} tolerance must be a positive number, not {value!r}"

@@ -141,6 +141,7 @@ def power(p: float | Fraction) -> Function:
     try:
         # The shortest decimal is what the user typed: 0.1 means 1/10, not the float next to it.
         exponent = Fraction(repr(p)) if isinstance(p, float) else Fraction(p)
+        float(exponent)
     except (TypeError, ValueError, OverflowError):
         raise ApproximationError(f"pow: the exponent {p!r} is not a finite number") from None
     if exponent in (0, 1):

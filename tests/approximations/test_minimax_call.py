@@ -259,6 +259,8 @@ def test_an_approximant_of_a_fit_pickles() -> None:
         (("log", (0.5, 2), 3), {"relative": True}, "zero"),
         (("exp", (-1, 1), 3), {"weight": lambda x: x}, "positive"),
         (("exp", (-1, 1), 3), {"weight": 3}, "weight"),
+        (("exp", (-1, 1), 3), {"weight": lambda x: "heavy"}, "no function of an array"),
+        (("exp", (-1, 1), 3), {"weight": lambda x: 1 / 0}, "no function of an array"),
         (("exp", (-1, 1), 3), {"target": "abacus"}, "target"),
         (("exp", (-1, 1), 1), {"fixed": {0: 1, 1: 1}}, "type"),
     ],

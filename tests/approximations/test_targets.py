@@ -120,6 +120,13 @@ def test_a_bad_target_is_one_clear_line(text: str, words: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_a_cost_that_is_no_number_is_refused() -> None:
+    with pytest.raises(ApproximationError, match="cost of a multiplication"):
+        Target("mine", "", multiplication="dear")  # type: ignore[arg-type]
+    with pytest.raises(ApproximationError, match="cost of a depth"):
+        Target("mine", "", depth=None)  # type: ignore[arg-type]
+
+
 def test_a_cost_below_zero_is_refused() -> None:
     with pytest.raises(ApproximationError, match="must be zero or a positive number"):
         Target("t", "", multiplication=-1.0)

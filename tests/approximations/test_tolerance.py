@@ -1,6 +1,7 @@
 """Budgets of several parts and histograms: what they allow, and that answers keep them."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -102,3 +103,20 @@ def test_a_bad_budget_is_one_clear_line(build: object, words: str) -> None:
     with pytest.raises(ApproximationError, match=words) as caught:
         build()  # type: ignore[operator]
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: Histogram.of([]),
+        lambda: Histogram.of([0.0, math.nan]),
+        lambda: Histogram.of(["a"]),
+        lambda: Histogram.of([0.0, 1.0], bins=0),
+        lambda: Histogram((0.0, 1.0), ("a",)),  # type: ignore[arg-type]
+        lambda: Histogram((0.0, 1.0), (1.0,), floor="a"),  # type: ignore[arg-type]
+        lambda: Histogram((0.0, 1.0), (1.0,), floor=0.0),
+    ],
+)
+def test_a_bad_histogram_is_one_clear_line(build: Callable[[], Histogram]) -> None:
+    with pytest.raises(ApproximationError, match="histogram"):
+        build()
