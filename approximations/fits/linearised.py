@@ -11,6 +11,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from odp.approximations.fits.null_vector import null_vector
 from odp.approximations.fits.remez import Problem
 
 __all__ = ["linearised"]
@@ -40,16 +41,8 @@ def linearised(system: Problem, wanted: float) -> tuple[Array, Array, float] | N
     for iteration in range(_REWEIGHTINGS):
         if iteration > 1 and best is not None and best[2] > _HOPELESS * wanted:
             break
-        scaled = matrix * (system.weight * reweight)[:, None]
-        # Columns of very different size (a function over many decades) would spoil the SVD.
-        with np.errstate(over="ignore"):
-            norms = np.linalg.norm(scaled, axis=0)
-        norms[norms == 0] = 1.0
-        try:
-            # The triangular factor has the same right singular vectors and few rows.
-            triangle = np.linalg.qr(scaled / norms, mode="r")
-            solution = np.linalg.svd(triangle)[2][-1] / norms
-        except np.linalg.LinAlgError:
+        solution = null_vector(matrix * (system.weight * reweight)[:, None])
+        if solution is None:
             return best
         p, q = solution[:columns], solution[columns:]
         divisor = system.denominator @ q

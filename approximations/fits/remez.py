@@ -20,6 +20,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from odp.approximations.fits.null_vector import null_vector
+
 __all__ = ["LevelFit", "Problem", "alternation", "lower_bound", "minimax"]
 
 Array = NDArray[np.float64]
@@ -303,15 +305,8 @@ def _lawson(problem: Problem, start: LevelFit) -> LevelFit:
         emphasis = emphasis * np.abs(error[::step])
         emphasis = np.maximum(emphasis / emphasis.max(), 1e-13)
         scale = coarse.weight * np.sqrt(emphasis) / np.abs(denominator @ fit.q)
-        system = np.hstack([numerator, -wanted]) * scale[:, None]
-        with np.errstate(over="ignore"):
-            norms = np.linalg.norm(system, axis=0)
-        norms[norms == 0] = 1.0
-        try:
-            # The triangular factor has the same right singular vectors and few rows.
-            triangle = np.linalg.qr(system / norms, mode="r")
-            solution = np.linalg.svd(triangle)[2][-1] / norms
-        except np.linalg.LinAlgError:
+        solution = null_vector(np.hstack([numerator, -wanted]) * scale[:, None])
+        if solution is None:
             break
         p, q = solution[: numerator.shape[1]], solution[numerator.shape[1] :]
         error = problem.error(p, q)

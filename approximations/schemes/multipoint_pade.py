@@ -16,6 +16,7 @@ from typing import ClassVar
 import numpy as np
 
 from odp.approximations.fits.fit_problem import TypeFit
+from odp.approximations.fits.null_vector import null_vector
 from odp.approximations.functions.function import Function
 from odp.approximations.interval import Interval
 from odp.approximations.schemes.rational_function import RationalProblem
@@ -88,10 +89,9 @@ def _interpolant(
         return None
     at = system.at(nodes)
     matrix = np.hstack([at.numerator, -at.wanted]) * at.weight[:, None]
-    norms = np.linalg.norm(matrix, axis=0)
-    if not np.isfinite(matrix).all() or not norms.all():
+    solution = null_vector(matrix)
+    if solution is None:
         return None
-    solution = np.linalg.svd(matrix / norms)[2][-1] / norms
     p, q = solution[: m + 1], solution[m + 1 :]
     error = float(np.abs(system.error(p, q)).max())
     return TypeFit(m, n, scale, p, q, error) if np.isfinite(error) else None

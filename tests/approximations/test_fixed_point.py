@@ -22,29 +22,20 @@ from odp.approximations.fixed_point.lowering import round_to_scale, shift_consta
 from odp.approximations.fixed_point.normalisation import normalised
 from odp.approximations.fixed_point.program import divide_to_nearest, shift_to_nearest
 
+from .random_expressions import expressions
+
 X = variable("x")
 DOMAIN = Interval(-2, 3)
 
 
-def _expressions() -> st.SearchStrategy[Expression]:
-    constants = st.one_of(
+EXPRESSIONS = expressions(
+    st.one_of(
         st.fractions(min_value=-4, max_value=4, max_denominator=1000),
         st.integers(-6, 6).map(lambda k: Fraction(2) ** k),
         st.integers(-20, 20).map(Fraction),
-    ).map(constant)
-    leaves = st.one_of(st.just(X), st.just(X), constants)
-
-    def extend(inner: st.SearchStrategy[Expression]) -> st.SearchStrategy[Expression]:
-        pairs = st.tuples(inner, inner)
-        return st.one_of(
-            pairs.map(lambda ab: ab[0] + ab[1]),
-            pairs.map(lambda ab: ab[0] - ab[1]),
-            pairs.map(lambda ab: ab[0] * ab[1]),
-            pairs.map(lambda ab: ab[0] / (ab[1] * ab[1] + Fraction(7, 5))),
-            inner.map(lambda a: a * a),
-        )
-
-    return st.recursive(leaves, extend, max_leaves=9)
+    ),
+    max_leaves=9,
+)
 
 
 def _nearest(value: Fraction, digits: int) -> Fraction:
@@ -76,7 +67,7 @@ def _simulate(program: FixedPointProgram, n: int, extra: dict[Expression, int]) 
 
 @settings(max_examples=150, deadline=None)
 @given(
-    _expressions(),
+    EXPRESSIONS,
     st.integers(0, 14),
     st.integers(0, 8),
     st.integers(0, 12),
@@ -274,7 +265,7 @@ def test_c_source_of_128_bits_and_what_is_too_wide() -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(_expressions(), st.fractions(min_value=-2, max_value=3, max_denominator=64))
+@given(EXPRESSIONS, st.fractions(min_value=-2, max_value=3, max_denominator=64))
 def test_the_normalised_form_is_the_same_function(expression: Expression, x: Fraction) -> None:
     assert normalised(expression, DOMAIN).substitute(x=x) == expression.substitute(x=x)
 

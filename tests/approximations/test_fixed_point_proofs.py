@@ -35,6 +35,8 @@ from odp.approximations.fixed_point.balls import Ball
 from odp.approximations.fixed_point.certified import sampled_error
 from odp.approximations.fixed_point.enclosed_values import enclosed_values
 
+from .random_expressions import expressions
+
 X = variable("x")
 
 numbers = st.fractions(min_value=-50, max_value=50, max_denominator=99)
@@ -59,25 +61,11 @@ def test_balls_enclose(a: Fraction, da: Fraction, b: Fraction, db: Fraction) -> 
         assert math.isinf((p / q).radius[0])
 
 
-def _polynomials() -> st.SearchStrategy[Expression]:
-    constants = st.fractions(min_value=-2, max_value=2, max_denominator=500).map(constant)
-    leaves = st.one_of(st.just(X), constants)
-
-    def extend(inner: st.SearchStrategy[Expression]) -> st.SearchStrategy[Expression]:
-        pairs = st.tuples(inner, inner)
-        return st.one_of(
-            pairs.map(lambda ab: ab[0] + ab[1]),
-            pairs.map(lambda ab: ab[0] - ab[1]),
-            pairs.map(lambda ab: ab[0] * ab[1]),
-            pairs.map(lambda ab: ab[0] / (ab[1] * ab[1] + Fraction(7, 5))),
-            inner.map(lambda a: a * a),
-        )
-
-    return st.recursive(leaves, extend, max_leaves=8)
+QUOTIENTS = expressions(st.fractions(min_value=-2, max_value=2, max_denominator=500), max_leaves=8)
 
 
 @settings(max_examples=60, deadline=None)
-@given(_polynomials(), st.integers(3, 10), st.integers(0, 6), st.booleans())
+@given(QUOTIENTS, st.integers(3, 10), st.integers(0, 6), st.booleans())
 def test_the_analysis_bounds_every_input_and_every_intermediate(
     expression: Expression, scale: int, guard: int, uniform: bool
 ) -> None:
