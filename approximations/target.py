@@ -53,7 +53,7 @@ class Target:
         for name in ("multiplication", "constant_multiplication", "division", "addition", "depth"):
             value = getattr(self, name)
             known = value is None if name == "division" else False
-            if not known and not (isinstance(value, Real) and 0 <= value < math.inf):
+            if not known and not (isinstance(value, Real) and 0 <= float(value) < math.inf):
                 raise ApproximationError(
                     f"target {self.name}: the cost of a {name} must be zero or a positive number,"
                     f" not {value!r}"
