@@ -16,25 +16,23 @@ from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 from odp.approximations.approximant import Parameters
-from odp.approximations.arithmetic import CoefficientRangeError
 from odp.approximations.expression import Expression, variable
 from odp.approximations.functions.function import Function
 from odp.approximations.interval import Interval
 from odp.approximations.schemes.newton import (
     PRODUCTS,
+    iterated,
     power_of_root,
-    rounding_margin,
     seed_additions,
 )
 from odp.approximations.schemes.root_plan import (
     RootPlan,
-    absolute_error,
     root_plan,
     sequences,
     working_interval,
 )
-from odp.approximations.schemes.root_seeds import SEEDS, SeedKind, best_seed
-from odp.approximations.schemes.root_steps import STEPS, Step, StepKind, best_steps, normalised
+from odp.approximations.schemes.root_seeds import SEEDS, SeedKind
+from odp.approximations.schemes.root_steps import STEPS, Step, StepKind
 from odp.approximations.schemes.scheme import Candidate, Request, Scheme
 
 __all__ = ["GoldschmidtScheme"]
@@ -67,37 +65,22 @@ class GoldschmidtScheme(Scheme):
         if not request.target.depth and request.cost_limit < math.inf:
             # Where levels are free Newton's steps cost the same and round better.
             return
-        ratio, centre = interval.hi / interval.lo, (interval.hi * interval.lo) ** 0.5
 
         def cost(seed: SeedKind, kinds: tuple[StepKind, ...]) -> float:
             return _cost(request, plan, seed, kinds)
 
-        for option in sequences(request, plan, ratio, cost):
+        for option in sequences(request, plan, interval.hi / interval.lo, cost):
             if not option.kinds:
                 continue
-            kind = option.kinds[0] if len(set(option.kinds)) == 1 else "mixed"
-            parameters = Parameters(steps=len(option.kinds), seed=option.seed, step=kind)
-            if not request.wants(option.cost, **parameters):
-                continue
-            if not request.accepts(absolute_error(request, plan, option.error)):
-                continue
-            seed = best_seed(plan.root, option.seed, ratio)
-            margin = rounding_margin(request)
-            upper, steps, error = best_steps(plan.root, option.kinds, seed.rho, margin)
-            if not request.accepts(absolute_error(request, plan, error)):
-                continue
-            scale, steps = normalised(plan.root, steps)
-            try:
-                y = seed.expression(centre, scale * upper / seed.peak * centre ** (-1 / plan.root))
-                expression = _iteration(plan, y, steps)
-            except CoefficientRangeError:
-                continue
-            yield Candidate(
-                expression,
-                parameters,
-                f"{request.function.name}: {len(steps)} Goldschmidt steps after a {option.seed}"
-                " seed",
-            )
+            parameters = Parameters(steps=len(option.kinds), seed=option.seed, step=option.kind)
+            expression = iterated(request, plan, interval, option, parameters, _iteration)
+            if expression is not None:
+                yield Candidate(
+                    expression,
+                    parameters,
+                    f"{request.function.name}: {len(option.kinds)} Goldschmidt steps after a"
+                    f" {option.seed} seed",
+                )
 
 
 def _cost(request: Request, plan: RootPlan, seed: SeedKind, kinds: tuple[StepKind, ...]) -> float:

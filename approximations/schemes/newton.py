@@ -13,9 +13,7 @@ Treatment of a Single Nonlinear Equation (1970), section 4.4.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
-from fractions import Fraction
-from functools import cache
+from collections.abc import Callable, Iterator, Mapping
 from typing import ClassVar
 
 from odp.approximations.approximant import Parameters
@@ -46,34 +44,19 @@ from odp.approximations.schemes.scheme import Candidate, Request, Scheme
 __all__ = [
     "PRODUCTS",
     "NewtonScheme",
-    "newton_step",
+    "iterated",
     "power_of_root",
-    "rounding_margin",
     "seed_additions",
 ]
 
 PRODUCTS = {1: 1, 2: 2, 3: 3, 4: 3}
 """Multiplications, one after the other, from y to w = x y^q."""
 
+Iteration = Callable[[RootPlan, Expression, list[Step]], Expression]
+
 _MOST_PLAIN_STEPS = 40
 # Roundings that may carry z above the interval of a step, with room to spare.
 _ROUNDINGS = 64
-
-
-@cache
-def newton_step(root: int) -> tuple[Fraction, Fraction]:
-    """(a, b) of Newton's step y (a - b x y^root) for x^(-1/root), derived by sympy.
-
-    >>> newton_step(2)
-    (Fraction(3, 2), Fraction(1, 2))
-    """
-    import sympy
-
-    x, y = sympy.symbols("x y", positive=True)
-    equation = y**-root - x
-    step = sympy.expand(sympy.simplify((y - equation / sympy.diff(equation, y)) / y))
-    a, b = step.coeff(x, 0), -step.coeff(x, 1) / y**root
-    return Fraction(int(a.p), int(a.q)), Fraction(int(b.p), int(b.q))
 
 
 def rounding_margin(request: Request) -> float:
@@ -105,32 +88,61 @@ class NewtonScheme(Scheme):
         interval = None if plan is None else working_interval(request, plan)
         if plan is None or interval is None:
             return
-        ratio, centre = interval.hi / interval.lo, (interval.hi * interval.lo) ** 0.5
+        ratio = interval.hi / interval.lo
         scaled = request.parameters.get("scaled", True) is not False
-        margin = rounding_margin(request)
         for option in _options(request, plan, ratio, scaled=scaled):
-            kind = option.kinds[0] if len(set(option.kinds)) == 1 else "mixed"
             parameters = Parameters(
-                steps=len(option.kinds), seed=option.seed, step=kind, scaled=scaled
+                steps=len(option.kinds), seed=option.seed, step=option.kind, scaled=scaled
             )
-            if not request.wants(option.cost, **parameters):
-                continue
-            if not request.accepts(absolute_error(request, plan, option.error)):
-                continue
-            seed = best_seed(plan.root, option.seed, ratio)
-            if scaled:
-                upper, steps, error = best_steps(plan.root, option.kinds, seed.rho, margin)
-            else:
-                upper, steps, error = plain_steps(plan.root, len(option.kinds), seed.rho)
-            if not request.accepts(absolute_error(request, plan, error)):
-                continue
-            scale, steps = normalised(plan.root, steps)
-            try:
-                y = seed.expression(centre, scale * upper / seed.peak * centre ** (-1 / plan.root))
-                expression = _iteration(plan, y, steps)
-            except CoefficientRangeError:
-                continue
-            yield Candidate(expression, parameters, _description(request, option, scaled=scaled))
+            expression = iterated(
+                request, plan, interval, option, parameters, _iteration, scaled=scaled
+            )
+            if expression is not None:
+                yield Candidate(
+                    expression, parameters, _description(request, option, scaled=scaled)
+                )
+
+
+def iterated(
+    request: Request,
+    plan: RootPlan,
+    interval: Interval,
+    option: Sequence,
+    parameters: Parameters,
+    iteration: Iteration,
+    *,
+    scaled: bool = True,
+) -> Expression | None:
+    """A seed and steps with the best constants, if they are wanted and close enough.
+
+    Args:
+        request: what is asked for.
+        plan: how the function is made from a root.
+        interval: where the relative error counts.
+        option: seed and steps.
+        parameters: what the scheme calls them.
+        iteration: writes the steps after the seed.
+        scaled: whether the constants are made for the interval; otherwise they are Newton's own.
+    """
+    if not request.wants(option.cost, **parameters):
+        return None
+    if not request.accepts(absolute_error(request, plan, option.error)):
+        return None
+    seed = best_seed(plan.root, option.seed, interval.hi / interval.lo)
+    if scaled:
+        margin = rounding_margin(request)
+        upper, steps, error = best_steps(plan.root, option.kinds, seed.rho, margin)
+    else:
+        upper, steps, error = plain_steps(plan.root, len(option.kinds), seed.rho)
+    if not request.accepts(absolute_error(request, plan, error)):
+        return None
+    scale, steps = normalised(plan.root, steps)
+    centre = (interval.hi * interval.lo) ** 0.5
+    try:
+        y = seed.expression(centre, scale * upper / seed.peak * centre ** (-1 / plan.root))
+        return iteration(plan, y, steps)
+    except CoefficientRangeError:
+        return None
 
 
 def _options(request: Request, plan: RootPlan, ratio: float, *, scaled: bool) -> Iterator[Sequence]:

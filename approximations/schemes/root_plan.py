@@ -93,6 +93,11 @@ class Sequence:
     kinds: tuple[StepKind, ...]
     error: float
 
+    @property
+    def kind(self) -> str:
+        """The kind of all its steps, or ``mixed``."""
+        return self.kinds[0] if len(set(self.kinds)) == 1 else "mixed"
+
 
 def sequences(
     request: Request,

@@ -13,7 +13,6 @@ from odp.approximations import SCHEMES, Approximant, Function, Interval, approxi
 from odp.approximations.error_analysis import rounding_error
 from odp.approximations.measure import measure
 from odp.approximations.schemes.halley import halley_correction
-from odp.approximations.schemes.newton import newton_step
 from odp.approximations.schemes.pade import pade_coefficients
 
 from .cases import WIDE, functions, narrow
@@ -84,9 +83,7 @@ def test_emitters_agree(name: str, scheme: str) -> None:
     assert (source == value).all()
 
 
-def test_steps_are_derived_and_right() -> None:
-    for root in (1, 2, 3, 4):
-        assert newton_step(root) == (Fraction(root + 1, root), Fraction(1, root))
+def test_halleys_correction_is_derived_and_right() -> None:
     assert halley_correction() == (2, 1, 1)
 
 
