@@ -65,10 +65,10 @@ def round_jointly(
     *,
     extra: Mapping[Expression, int] | None = None,
     relative: bool = False,
-    seconds: float = 4.0,
 ) -> JointRounding:
     """Round all constants to multiples of ``2^-(digits + e)`` at once.
 
+    By lattice reduction, and for up to 8 constants by an integer program after it.
     Powers of two that something is multiplied or divided by stay as they are: they are shifts.
 
     Args:
@@ -78,8 +78,6 @@ def round_jointly(
         digits: binary digits after the point.
         extra: e of every constant, as from `digits.extra_digits`; None for 0.
         relative: whether the relative error is to be small.
-        seconds: for the integer program of up to 8 constants; beyond that only lattice reduction
-            is used.
 
     Returns:
         The best expression found; never one with a larger error than rounding one by one gives.
@@ -126,7 +124,7 @@ def round_jointly(
             target = (values - result[expression]) * weight + matrix @ position
             if not (np.isfinite(matrix).all() and np.isfinite(target).all()):
                 break
-            found = integer_minimax(matrix, target, real, damping=damping, seconds=seconds)
+            found = integer_minimax(matrix, target, real, damping=damping)
             constants = [n + step for n, step in zip(rounded, found.integers, strict=True)]
             now = {node: n * unit for node, n, unit in zip(free, constants, units, strict=True)}
             position = np.array(found.integers, dtype=np.float64)
