@@ -59,7 +59,7 @@ class Approximant:
         function: what is approximated.
         domain: where the errors below hold.
         expression: the rational expression; all its constants are numbers of the target's
-            arithmetic (float32), so the graph that is emitted is the one that was measured.
+            arithmetic, so the graph that is emitted is the one that was measured.
         scheme: name of the scheme that made it.
         parameters: what the scheme was used with: degree, squarings, steps, ...
         description: scheme and parameters for a person.

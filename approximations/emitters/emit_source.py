@@ -31,8 +31,8 @@ def emit_source(approximant: Approximant, language: str, name: str | None = None
     """Source text of the function that an approximant is.
 
     Args:
-        approximant: what to write; its constants are written exactly, so the text computes what
-            was measured or proven.
+        approximant: what to write; its constants are written exactly (in LaTeX with the digits
+            that identify them), so the text computes what was measured or proven.
         language: ``python``, ``c``, ``triton`` or ``latex``.  C is written in ``float`` or
             ``double`` as the target computes; for a target with fixed-point arithmetic, C and
             Python are functions of integers.

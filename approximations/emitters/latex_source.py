@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from fractions import Fraction
 
+import numpy as np
+
 from odp.approximations.emitters.source_text import (
     ATOM,
     PRODUCT,
@@ -30,15 +32,19 @@ class LatexAlgebra(InfixAlgebra):
         return Text(rf"\mathrm{{{escaped}}}", ATOM)
 
     def constant(self, value: Fraction) -> Text:
-        """An integer, or a decimal with as many digits as float32 can tell apart."""
+        """An integer, or a decimal with the digits that tell float32, or else float64, apart."""
         negative, absolute = value < 0, abs(value)
         if absolute.denominator == 1 and absolute < 10**9:
             return signed(str(absolute.numerator), ATOM, negative=negative)
-        mantissa, _, exponent = f"{float(absolute):.9g}".partition("e")
+        number = float(absolute)
+        with np.errstate(over="ignore"):
+            single = float(np.float32(number)) == number
+        text = f"{number:.9g}" if single else repr(number).removesuffix(".0")
+        mantissa, _, exponent = text.partition("e")
         if not exponent:
             return signed(mantissa, ATOM, negative=negative)
-        text = rf"{mantissa} \cdot 10^{{{int(exponent)}}}"
-        return signed(text, PRODUCT, negative=negative)
+        product = rf"{mantissa} \cdot 10^{{{int(exponent)}}}"
+        return signed(product, PRODUCT, negative=negative)
 
     def mul(self, a: Text, b: Text) -> Text:
         r"""``a \cdot b``, or a square."""

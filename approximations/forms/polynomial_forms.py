@@ -23,7 +23,6 @@ __all__ = [
     "divide",
     "even_odd",
     "giant_steps",
-    "normalised",
     "paterson_stockmeyer",
     "polynomial_builders",
     "trimmed",
@@ -201,29 +200,6 @@ def chebyshev_blocks(coefficients: Sequence[Coefficient], t: Expression, width: 
         return join(quotient) * chebyshev(split) + join(rest)
 
     return join([Fraction(c) for c in trimmed(coefficients)])
-
-
-def normalised(
-    coefficients: Sequence[Coefficient], t: Expression, exponent: int
-) -> tuple[list[Coefficient], Expression]:
-    """The polynomial in ``t * 2^-exponent``: its coefficients there, and that variable.
-
-    Nothing is rounded (a float stays a float), but powers of a large variable no longer overflow,
-    and fixed-point numbers keep their digits.
-
-    >>> from odp.approximations.expression import variable
-    >>> normalised([1.0, 2.0], variable("t"), 3)
-    ([1.0, 16.0], Expression(t * 0.125))
-    """
-    scaled: list[Coefficient] = []
-    for power, given in enumerate(coefficients):
-        if isinstance(given, float):
-            moved = math.ldexp(given, power * exponent)
-            exact = math.ldexp(moved, -power * exponent) == given
-            scaled.append(moved if exact else Fraction(given) * Fraction(2) ** (power * exponent))
-        else:
-            scaled.append(given * Fraction(2) ** (power * exponent))
-    return scaled, t * constant(Fraction(2) ** -exponent)
 
 
 def polynomial_builders(

@@ -3,6 +3,7 @@
 import ctypes
 import importlib.util
 import math
+import re
 import shutil
 import subprocess
 import sys
@@ -375,3 +376,9 @@ def test_latex_of_names_and_squares() -> None:
     assert (x + constant(-0.5)).to_latex() == "x - 0.5"
     assert (x * constant(1e-12)).to_latex() == r"x \cdot 1 \cdot 10^{-12}"
     assert x._repr_latex_() == r"$\displaystyle x$"
+
+
+def test_latex_has_all_digits_of_a_double() -> None:
+    third = float(Fraction(1, 3))
+    digits = re.findall(r"\d+\.\d+", (variable("x") * third + 0.5).to_latex())
+    assert [float(text) for text in digits] == [third, 0.5]

@@ -21,7 +21,6 @@ from odp.approximations.forms.evaluation_forms import (
 )
 from odp.approximations.forms.polynomial_forms import (
     giant_steps,
-    normalised,
     polynomial_builders,
 )
 from odp.approximations.forms.polynomials import horner
@@ -148,18 +147,6 @@ def test_preprocessed_forms_are_found() -> None:
         "factored_squares",
     ]
     assert "knuth" in dict(preprocessed_forms(exponential[:5], t))
-
-
-@pytest.mark.parametrize("exponent", [-40, -3, 0, 2, 7])
-def test_a_power_of_two_normalises_exactly(exponent: int) -> None:
-    coefficients = generic(9)
-    scaled, variable_of_size_1 = normalised(coefficients, t, exponent)
-    assert all(isinstance(c, float) for c in scaled)
-    point = Fraction(3, 7)
-    expected = value([Fraction(c) for c in coefficients], point)
-    assert horner(scaled, variable_of_size_1)(t=point) == expected
-    # Where a float would overflow or lose digits it becomes a fraction.
-    assert normalised([0.0, 5e-324], t, -10)[0][1] == Fraction(5e-324) / 2**10
 
 
 @pytest.mark.parametrize("degree", range(64))
