@@ -52,7 +52,7 @@ def pareto(
         progress: called with every approximant as it is found.
 
     Returns:
-        Rising in cost, falling in error; at least one.
+        Rising in cost, falling in error as evaluated on the target; at least one.
 
     Raises:
         ApproximationError: for bad input as in `approximate`, or if nothing is as cheap as
@@ -87,9 +87,6 @@ def pareto(
         front.append(replace(point, tolerance=None))
         if progress is not None:
             progress(front[-1])
-        # The proof may be a little above the largest error seen, so this is not the search's own.
-        if front[-1].error <= problem.error:
-            break
     if not kept:
         cache.store(problem, "front", front)
     return front
@@ -153,4 +150,9 @@ def _points(problem: SearchProblem) -> Iterator[Approximant]:
 
         yield from answer.front(problem)
     else:
-        yield from (found.result() for found in sharper_searches(problem))
+        for found in sharper_searches(problem):
+            point = found.result()
+            yield point
+            # The proof may be a little above the largest error seen, float32's error far above.
+            if max(point.error, found.error * found.error_share) <= problem.error:
+                return

@@ -193,7 +193,7 @@ class Search:
     Attributes:
         problem: what is searched for.
         best: the candidate with its constants rounded, its measurement, its scheme's name.
-        best_cost: its cost, and its error, which decides among equals.
+        best_cost: its cost, and the error that it really has, which decides among equals.
         reached: the smallest error seen of what missed the budget, and its scheme's name.
     """
 
@@ -206,6 +206,7 @@ class Search:
         grid = measurement_grid(problem.function, problem.domain)
         floor = grid.relative_floor if problem.relative else grid.float32_floor
         single = problem.arithmetic == FLOAT32
+        self.floor = floor if single else math.inf
         self.rounded_limit = max(self.error, floor) if single else math.inf
         self.mixed = problem.tolerance if problem.tolerance.kind == "mixed" else None
 
@@ -223,9 +224,13 @@ class Search:
             target=problem.target,
             tolerance=problem.tolerance,
         )
-        for candidate in scheme.candidates(request):
-            if self._offer(candidate, scheme.name, request):
-                request.cost_limit = self._limit()
+        try:
+            for candidate in scheme.candidates(request):
+                if self._offer(candidate, scheme.name, request):
+                    request.cost_limit = self._limit()
+        except ArithmeticError:
+            # On huge and tiny domains a scheme may leave float64: it has nothing more there.
+            pass
         self.reached = min(self.reached, (request.reached, scheme.name))
 
     def _limit(self) -> float:
@@ -251,7 +256,9 @@ class Search:
             return False
         if self.rounded_limit < math.inf and not math.isfinite(measured.float32_absolute):
             return False
-        key = (cost, reached)
+        # Evaluated in float32 the error may be another one; not below what no expression can beat.
+        lost = 0.0 if self.mixed or in_float32 <= self.floor else in_float32
+        key = (cost, max(reached, lost))
         if key >= self.best_cost:
             return False
         self.best, self.best_cost = (replace(candidate, expression=rounded), measured, scheme), key
@@ -259,8 +266,8 @@ class Search:
 
     @property
     def error_share(self) -> float:
-        """How much of the budget the best candidate uses, in real arithmetic; 1 is all of it."""
-        return math.inf if self.best is None else self._errors(self.best[1])[0] / self.error
+        """How much of the budget the best candidate uses, evaluated on the target; 1 is all."""
+        return math.inf if self.best is None else self.best_cost[1] / self.error
 
     def _errors(self, measured: Measurement) -> tuple[float, float]:
         """The error that counts in real arithmetic and in float32, in units of `error`."""
