@@ -91,8 +91,8 @@ def _table(answer: Answer, width: int, signs: Signs, *, with_front: bool) -> Tab
         number_column(table, "depth")
     number_column(table, "cost")
     number_column(table, f"{_kind(answer.best.approximant.relative)[:3]} error")
-    single = answer.question.target.arithmetic == FLOAT32
-    if width >= WIDE and single:
+    single = _shows_float32(answer, rows, width)
+    if single:
         number_column(table, "float32 abs" if answer.best.approximant.relative else "float32")
     if compared:
         number_column(table, "/ limit")
@@ -100,7 +100,7 @@ def _table(answer: Answer, width: int, signs: Signs, *, with_front: bool) -> Tab
         table.add_column("safe interval", no_wrap=True)
     for row, cost in zip(rows, _costs(rows), strict=True):
         is_answer = row is answer.best and len(rows) > 1
-        cells = _cells(row, cost, width, signs, compared=compared)
+        cells = _cells(row, cost, width, signs, compared=compared, single=single)
         mark = Text(signs.arrow if is_answer else "", "green")
         table.add_row(mark, *cells, style="bold" if is_answer else "")
     if compared:
@@ -118,7 +118,20 @@ def _costs(rows: Sequence[Row]) -> list[str]:
     return [f"{row.cost:.{decimals}f}" for row in rows]
 
 
-def _cells(row: Row, cost: str, width: int, signs: Signs, *, compared: bool) -> list[Text | str]:
+def _shows_float32(answer: Answer, rows: Sequence[Row], width: int) -> bool:
+    """Where there is room, or where float32 spoils an expression that is close enough in itself."""
+    if answer.question.target.arithmetic != FLOAT32 or width >= WIDE:
+        return answer.question.target.arithmetic == FLOAT32
+    wanted = answer.question.error
+    if wanted is None:
+        return False
+    found = [row.approximant for row in rows if not row.approximant.relative]
+    return any(a.absolute_error <= wanted < a.float32_error for a in found)
+
+
+def _cells(
+    row: Row, cost: str, width: int, signs: Signs, *, compared: bool, single: bool
+) -> list[Text | str]:
     approximant, counts = row.approximant, row.approximant.counts
     cells: list[Text | str] = [Text(approximant.description)]
     cells += [str(counts.multiplications), str(counts.divisions)]
@@ -127,7 +140,7 @@ def _cells(row: Row, cost: str, width: int, signs: Signs, *, compared: bool) -> 
     if width >= VERY_WIDE:
         cells += [str(counts.multiplicative_depth)]
     cells += [cost, _error(approximant, approximant.error, signs)]
-    if width >= WIDE and approximant.target.arithmetic == FLOAT32:
+    if single:
         cells += [format_error(approximant.float32_error)]
     if compared:
         cells += [_ratio(row.ratio)]
