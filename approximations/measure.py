@@ -76,7 +76,8 @@ def measurement_grid(function: Function, domain: Interval) -> Grid:
         sign = 1.0 if lo > 0 else -1.0
         dense = 4 * _LOGARITHMIC_POINTS if function.positive_scale else _LOGARITHMIC_POINTS
         parts.append(sign * np.geomspace(near, far, dense))
-    single = np.concatenate(parts).astype(np.float32).astype(np.float64)
+    with np.errstate(over="ignore"):
+        single = np.concatenate(parts).astype(np.float32).astype(np.float64)
     points = np.unique(np.concatenate([single[(single >= lo) & (single <= hi)], [lo, hi]]))
     reference = function.numpy(points)
     with np.errstate(over="ignore"):

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
+import numpy as np
+
 from odp.approximations.approximant import Approximant, Parameters, ParameterValue
 from odp.approximations.arithmetic import (
     FLOAT32,
@@ -225,9 +227,11 @@ class Search:
             tolerance=problem.tolerance,
         )
         try:
-            for candidate in scheme.candidates(request):
-                if self._offer(candidate, scheme.name, request):
-                    request.cost_limit = self._limit()
+            # What leaves float64 is no candidate, and numpy's warnings are nothing for users.
+            with np.errstate(all="ignore"):
+                for candidate in scheme.candidates(request):
+                    if self._offer(candidate, scheme.name, request):
+                        request.cost_limit = self._limit()
         except ArithmeticError:
             # On huge and tiny domains a scheme may leave float64: it has nothing more there.
             pass

@@ -31,7 +31,8 @@ def monomials(problem: FitProblem, fit: TypeFit) -> tuple[Array, Array]:
     """Ascending coefficients in u of numerator and denominator, as the fit scales them."""
     v = problem.variable
     if fit.exact is not None:
-        unit = fit.exact[1][-1]
+        # Of a degenerate type the last coefficient may be exactly zero.
+        unit = next(c for c in reversed(fit.exact[1]) if c)
         exact_p, exact_q = (np.array([float(c / unit) for c in part]) for part in fit.exact)
         return exact_p, exact_q
     if not fit.n:
@@ -68,6 +69,9 @@ def _moebius_to_monomials(
     t_series = Chebyshev(coefficients, domain=[lo, hi]).convert(kind=Polynomial, domain=[-1, 1])
     in_t = full_length(t_series.coef, len(coefficients))
     n = len(in_t) - 1
+    if n * math.log2(scale + abs(origin) + 1.0) > 1000:
+        # Beyond float64, where numpy's polynomials cannot be added.
+        return np.full(n + 1, np.nan)
     minus, plus = Polynomial([-scale - origin, 1.0]), Polynomial([scale - origin, 1.0])
     total = Polynomial([0.0])
     for power, coefficient in enumerate(in_t):

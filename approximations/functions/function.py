@@ -21,6 +21,8 @@ Monotonicity = Literal["increasing", "decreasing"]
 Array = NDArray[np.float64]
 
 _REAL_LINE = Interval(float("-inf"), float("inf"))
+# Squares of bounds stay within float64.
+_LARGEST = 1e100
 _PRECISIONS = (1, 2, 4, 8, 16, 32)
 
 
@@ -124,6 +126,11 @@ class Function:
             )
         if domain.lo == domain.hi:
             raise ApproximationError(f"{where}: the domain is a single point; widen it")
+        if domain.magnitude > _LARGEST or domain.magnitude < 1 / _LARGEST:
+            raise ApproximationError(
+                f"{where}: bounds are between {1 / _LARGEST:g} and {_LARGEST:g} in magnitude; scale"
+                " the variable"
+            )
         if not self.domain.contains_interval(domain):
             raise ApproximationError(
                 f"{where}: the function is real only on {self.domain}; narrow the domain"

@@ -149,7 +149,13 @@ class Step:
 
 @lru_cache(maxsize=4096)
 def best_step(root: int, kind: StepKind, rho: float) -> Step:
-    """The step of a kind that brings z in [rho, 1] closest to 1, for x^(-1/root)."""
+    """The step of a kind that brings z in [rho, 1] closest to 1, for x^(-1/root).
+
+    Raises:
+        ArithmeticError: if the interval reaches zero, as over more decades than float64 has digits.
+    """
+    if not rho**root > 0:
+        raise ArithmeticError(f"no step brings [{rho:g}, 1] closer to 1")
     if kind != "halley":
         return _best_polynomial(root, kind, rho)
     # z (s + c/(w + g)) with z = w^(1/root): the seed with a shift, for w in place of x.

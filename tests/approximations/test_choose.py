@@ -160,15 +160,38 @@ def test_safe_interval_ends_where_a_polynomial_runs_away() -> None:
         (("exp", (0, 1)), {"scheme": "minimax", "degree": "two"}, "nothing with degree=two"),
         (("exp", (0, 1)), {"scheme": "minimax", "parity": "odd"}, "nothing with parity=odd"),
         (("pow(1e400)", (1, 3)), {}, "number"),
+        (("tanh", (-1e308, 1e308)), {"error": 0.01}, "scale the variable"),
+        (("exp", (0, 5e-324)), {}, "scale the variable"),
+        (("sqrt", (0, 1e-300)), {}, "scale the variable"),
+        (("sin", (0, 1e30)), {"error": 0.01}, "no expression reaches"),
+        (("atan", (-1, 1e30)), {"error": 1e-9}, "no expression reaches"),
+        (("sqrt", (1e-18, 1e18)), {"error": 1e-9, "target": "fhe"}, "no expression reaches"),
         (("exp", (0, 1)), {"target": None}, "unknown target"),
     ],
 )
+@pytest.mark.filterwarnings("error")
 def test_bad_input_is_one_clear_line(
     arguments: tuple[object, ...], options: dict[str, object], words: str
 ) -> None:
     with pytest.raises(ApproximationError, match=words) as caught:
         approximate(*arguments, **options)  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "domain"),
+    [
+        ("reciprocal", (1, 1e18)),
+        ("reciprocal", (1e-30, 1.0)),
+        ("exp", (-1e50, 0)),
+        ("log", (1, 1e20)),
+    ],
+)
+def test_domains_beyond_the_digits_of_float64_have_answers(
+    name: str, domain: tuple[float, float]
+) -> None:
+    found = approximate(name, domain, error=0.5 if name != "log" else 12.0)
+    assert found.error <= (0.5 if name != "log" else 12.0)
 
 
 def test_numbers_of_numpy_are_numbers() -> None:
