@@ -193,8 +193,9 @@ def _relative_is_defined(expression: Expression, function: Function, grid: Grid)
     only_at_origin = (
         function.parity == "odd" and not ((grid.reference == 0) & (grid.points != 0)).any()
     )
-    same_sign = bool((np.sign(grid.reference) * np.sign(grid.points)).min() >= 0)
-    return only_at_origin and same_sign and float(_evaluate(expression, np.zeros(1))[0]) == 0.0
+    sign = np.sign(grid.reference) * np.sign(grid.points)
+    one_sign = bool((sign >= 0).all() or (sign <= 0).all())
+    return only_at_origin and one_sign and float(_evaluate(expression, np.zeros(1))[0]) == 0.0
 
 
 def _peak(

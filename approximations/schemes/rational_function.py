@@ -222,13 +222,15 @@ class RationalProblem(FitProblem):
     def _normalised(self, fit: TypeFit) -> tuple[Array, Array]:
         """Ascending coefficients in u; the denominator's last is 1, its first with a fixed value.
 
+        Both are shorter than the type says where their last coefficients are zero.
+
         Raises:
-            CoefficientRangeError: if that coefficient is zero, or one is not finite.
+            CoefficientRangeError: if the coefficient that becomes 1 is zero, or one is not finite.
         """
-        numerator, denominator = monomials(self, fit)
+        numerator, denominator = (_without_last_zeros(c) for c in monomials(self, fit))
         unit = denominator[0 if self.fixed else -1]
         if unit == 0 or not np.isfinite([*numerator, *denominator]).all():
-            raise CoefficientRangeError("the denominator has a lower degree than its type")
+            raise CoefficientRangeError("the denominator cannot be scaled to 1")
         numerator, denominator = numerator / unit, denominator / unit
         if self.fixed:
             numerator[0] = float(self.fixed[0])
@@ -266,6 +268,10 @@ def _named(
         further = [part for part in name.split(", ") if part not in ("horner", "clenshaw")]
         variable_name = [] if basis == "raw" and further else [basis]
         yield ", ".join([*variable_name, *further]), whole(expression)
+
+
+def _without_last_zeros(coefficients: Array) -> Array:
+    return np.trim_zeros(coefficients, "b") if coefficients.any() else coefficients[:1]
 
 
 def _whole(quotient: Expression, odd: bool, slope: Fraction) -> Expression:

@@ -271,3 +271,16 @@ def test_bad_arguments_are_one_clear_line(
     with pytest.raises(ApproximationError, match=words) as caught:
         minimax(*arguments, **options)
     assert "\n" not in str(caught.value)
+
+
+def test_a_falling_odd_function_has_a_relative_error() -> None:
+    # 1/x - 1/sin(x) = -x/6 - ...: the zero at 0 is kept by the form.
+    fit = minimax("1/x - 1/sin(x)", (-2, 2), 5, relative=True)
+    assert fit.certified_error is not None
+    assert fit.relative_error == fit.certified_error < 1e-2
+
+
+def test_a_type_that_is_higher_than_the_function_is_no_crash() -> None:
+    # min(exp(x), 2) is 2 there: in several hundred bits leading coefficients are exactly zero.
+    fit = minimax("min(exp(x), 2)", (0.8433684953493801, 2), (3, 2), relative=True)
+    assert fit.absolute_error < 1e-12
