@@ -73,7 +73,8 @@ class Approximant:
         safe_interval: where it stays sane outside `domain`; see `measure.safe_interval`.
         relative: whether it was chosen by relative error.
         target: where it is meant to run.
-        tolerance: the budget that it was chosen for; None for a point of a front.
+        tolerance: the budget that it was chosen for; None for a point of a front, and where the
+            operations were limited instead.
         fixed_point: the certified integer program, if the target computes with integers: the
             errors above are then its errors, every rounding included; otherwise None.
     """

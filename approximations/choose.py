@@ -263,7 +263,7 @@ def _sharpest(problem: SearchProblem) -> Approximant:
     if isinstance(problem.target.arithmetic, FixedPointArithmetic):
         from odp.approximations.fixed_point import answer
 
-        return answer.sharpest(problem)
+        return replace(answer.sharpest(problem), tolerance=None)
     shape = problem.tolerance
     start = 1.0 / max(shape.absolute, shape.relative, shape.ulps)
     if shape.kind == "absolute":
@@ -285,4 +285,5 @@ def _sharpest(problem: SearchProblem) -> Approximant:
         if found.best is None:
             break
         limited, best = found.problem, found
-    return best.result()
+    # The operations were the budget; of errors only the kind was asked for.
+    return replace(best.result(), tolerance=None)

@@ -12,6 +12,7 @@ from odp.approximations import (
     Tolerance,
     approximate,
     cache,
+    choose,
     get_function,
     get_target,
     pareto,
@@ -75,6 +76,17 @@ def test_a_damaged_file_is_computed_anew(room: Path, text: str) -> None:
     (path,) = room.rglob("*.json")
     path.write_text(text)
     assert cache.load(PROBLEM, "cheapest") is None
+
+
+@pytest.mark.parametrize("target", ["float32", "fixed"])
+def test_the_sharpest_at_a_cost_is_kept_as_it_is(room: Path, target: str) -> None:
+    first = approximate("tanh", (-2, 2), operations=5, target=target)
+    choose._within.cache_clear()
+    again = approximate("tanh", (-2, 2), operations=5, target=target)
+    assert list(room.rglob("*.json"))
+    assert again is not first
+    assert again == first
+    assert again.tolerance is None
 
 
 def test_a_front_is_kept(room: Path) -> None:
