@@ -273,13 +273,13 @@ def _sharpest(problem: SearchProblem) -> Approximant:
     best = search(limited)
     if best.best is None:
         raise best.failure()
-    while best.error_share > 0:
+    while not best.exhausted:
         sharper = limited.tolerance.scaled(best.error_share / _STEP)
         found = search(replace(limited, tolerance=sharper))
         if found.best is None:
             break
         limited, best = found.problem, found
-    while best.error_share > 0:
+    while not best.exhausted:
         sharper = limited.tolerance.scaled(best.error_share * _SHARPER)
         found = search(replace(limited, tolerance=sharper))
         if found.best is None:

@@ -24,7 +24,7 @@ from odp.approximations.schemes.scheme import Candidate, Request, Scheme
 __all__ = ["StructuralScheme"]
 
 # A gate on a narrow domain takes as much; nothing cheaper is built here.
-_LEAST_OPERATIONS = 3
+_LEAST_OPERATIONS = 2
 # Without those that would come back to this scheme or are never cheapest.
 _PARTS = ("minimax", "chebyshev", "logistic_chain", "constant_chain", "squaring")
 
