@@ -23,6 +23,7 @@ from odp.approximations.fits.fit_coefficients import monomials
 from odp.approximations.fits.fit_problem import WIDE_RATIO, FitProblem, Parity, TypeFit
 from odp.approximations.forms.evaluation_forms import by_cost, cheapest_forms, chebyshev_forms
 from odp.approximations.forms.polynomials import clenshaw, coefficient, full_length, horner
+from odp.approximations.forms.preprocessed_forms import preprocessed_forms
 from odp.approximations.schemes.scheme import Candidate, Request, in_form
 from odp.approximations.target import Target
 
@@ -33,6 +34,8 @@ Form = tuple[str, Expression]
 
 # The cheapest, and one more that may round less.
 _FORMS = 2
+# Above, the constants cancel: Eve's form loses hundreds of roundings at degree 8 already.
+_PREPROCESSED = range(3, 9)
 
 
 class RationalProblem(FitProblem):
@@ -72,10 +75,11 @@ class RationalProblem(FitProblem):
     def least_cost(self, m: int, n: int) -> float:
         """A lower bound of `cost` that takes no time.
 
-        No form of evaluation multiplies less often than Horner's; some do so by constants.
+        No form of a quotient multiplies less often than Horner's, and some do so by constants;
+        polynomials with preprocessed coefficients save up to half of the multiplications.
         """
         request, target = self.request, self.request.target
-        products = m + max(n - 1, 0) - (0 < n <= m)
+        products = m + n - 1 - (n <= m) if n else _least_products(m)
         cheaper = min(target.multiplication, target.constant_multiplication)
         return cheaper * products + request.cost(divisions=n > 0)
 
@@ -113,6 +117,8 @@ class RationalProblem(FitProblem):
                     yield "raw", horner(parabola, variable("x"))
                     return
                 forms = _and_horner(coefficients, v.base, target)
+                if not self.fixed:
+                    forms += _preprocessed(coefficients, v.base, max(abs(v.lo), abs(v.hi)))
                 yield from _named(basis, forms, self._whole)
                 return
             t, bounds = v.normalised()
@@ -120,6 +126,8 @@ class RationalProblem(FitProblem):
             if basis == "horner":
                 in_t = full_length(series.convert(kind=Polynomial).coef, len(series.coef))
                 forms = _and_horner(in_t.tolist(), t, target)
+                if not self.fixed:
+                    forms += _preprocessed(in_t.tolist(), t, 1.0)
             else:
                 series = series.convert(kind=Chebyshev, domain=[-1, 1])
                 in_t = full_length(series.coef, len(series.coef))
@@ -260,6 +268,13 @@ def _and_horner(
     return forms
 
 
+def _preprocessed(coefficients: list[float], u: Expression, radius: float) -> list[Form]:
+    """Forms with new constants: fewer multiplications, or as many as Horner's and less rounding."""
+    if len(coefficients) - 1 not in _PREPROCESSED:
+        return []
+    return list(preprocessed_forms(coefficients, u, radius))
+
+
 def _named(
     basis: str, forms: list[Form], whole: Callable[[Expression], Expression]
 ) -> Iterator[Form]:
@@ -293,4 +308,13 @@ def _cheapest(m: int, n: int, odd: bool, symmetric: bool, slope: bool, target: T
     forms = cheapest_forms(p, u, target, denominator=q, limit=1)
     if not forms:
         return math.inf
-    return target.cost(_whole(forms[0][1], odd, Fraction(int(slope), 3)).counts)
+    cost = target.cost(_whole(forms[0][1], odd, Fraction(int(slope), 3)).counts)
+    # Whether a polynomial has a preprocessed form is seen when its coefficients are known.
+    return cost if n else cost - target.multiplication * (m - _least_products(m))
+
+
+def _least_products(m: int) -> int:
+    """Multiplications of a polynomial of degree m: Knuth's quartic has 3, Eve's form m // 2 + 2."""
+    if m == 4:
+        return 3
+    return m // 2 + 2 if m in _PREPROCESSED and m > 4 else m
