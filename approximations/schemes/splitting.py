@@ -26,6 +26,7 @@ __all__ = ["SplittingScheme"]
 
 # exp over a few decades, a seed and a logarithm: nothing cheaper was seen.
 _LEAST_OPERATIONS = 14
+_LEAST_EXPONENTIAL = 6
 _SPREADS = (1.5, 2.0, 0.7, 1.0)
 _ROOTS = (4, 2)
 # Shares of the budget; the logarithm of u has the larger one, because it falls faster in its cost.
@@ -79,14 +80,20 @@ class SplittingScheme(Scheme):
 def _by_exp(request: Request, spread: float) -> Expression:
     domain, x = request.domain, variable("x")
     seed = request.approximate("log", domain, spread, False, _SEEDS)
-    values = Interval(-math.log(domain.hi) - spread, -math.log(domain.lo) + spread)
-    decay = request.approximate("exp", values, _REST * request.error, True, None)
-    rest = x * decay.substitute(x=0 - seed)
     # The relative error of the exponential moves u, and so does rounding.
     edge = math.exp(spread) * (1 + request.error + 2.0**-16)
     logarithm = request.approximate(
         "log", Interval(1 / edge, edge), _LOGARITHM * request.error, False, _SEEDS
     )
+    spent = sum(request.target.cost(part.counts) for part in (seed, logarithm))
+    # Four to 1e-2 over a few decades, and one more for every factor of ten or so.
+    exponential = 4 + max(0, round(-math.log10(request.error)) - 2)
+    if not request.wants(spent + request.cost(min(exponential, _LEAST_EXPONENTIAL) + 1, 1)):
+        # The exponential takes half a second to find.
+        raise ApproximationError(f"log on {domain}: splitting cannot win")
+    values = Interval(-math.log(domain.hi) - spread, -math.log(domain.lo) + spread)
+    decay = request.approximate("exp", values, _REST * request.error, True, None)
+    rest = x * decay.substitute(x=0 - seed)
     return seed + logarithm.substitute(x=rest)
 
 
