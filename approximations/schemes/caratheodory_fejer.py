@@ -21,10 +21,8 @@ from numpy.typing import NDArray
 
 from odp.approximations.fits.fit_problem import TypeFit
 from odp.approximations.forms.polynomials import chebyshev_nodes, interpolate
-from odp.approximations.functions.function import Function
-from odp.approximations.interval import Interval
 from odp.approximations.schemes.rational_function import RationalProblem
-from odp.approximations.schemes.scheme import Candidate, Request, Scheme
+from odp.approximations.schemes.scheme import Candidate, ComparisonScheme, Request
 
 __all__ = ["CaratheodoryFejerScheme", "caratheodory_fejer"]
 
@@ -39,7 +37,7 @@ _LARGEST_MATRIX = 128
 _NOISE = 2.0**-46
 
 
-class CaratheodoryFejerScheme(Scheme):
+class CaratheodoryFejerScheme(ComparisonScheme):
     """Near-minimax polynomials."""
 
     name = "caratheodory_fejer"
@@ -48,14 +46,6 @@ class CaratheodoryFejerScheme(Scheme):
         "degree": "degree of the polynomial",
         "form": "form of evaluation",
     }
-
-    def applies(self, function: Function, domain: Interval) -> bool:
-        """Every function that is finite on the domain."""
-        return True
-
-    def automatic(self, function: Function, domain: Interval) -> bool:
-        """No: the minimax polynomial of the same degree costs the same and is closer."""
-        return False
 
     def candidates(self, request: Request) -> Iterator[Candidate]:
         """Degrees in ascending order."""

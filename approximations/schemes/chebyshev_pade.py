@@ -11,10 +11,8 @@ from typing import ClassVar
 
 from odp.approximations.fits.fit_problem import TypeFit
 from odp.approximations.fits.linearised import linearised
-from odp.approximations.functions.function import Function
-from odp.approximations.interval import Interval
 from odp.approximations.schemes.rational_function import RationalProblem
-from odp.approximations.schemes.scheme import Candidate, Request, Scheme
+from odp.approximations.schemes.scheme import Candidate, ComparisonScheme, Request
 
 __all__ = ["ChebyshevPadeScheme"]
 
@@ -22,7 +20,7 @@ _LARGEST_TYPE = 11
 _NODES = 200
 
 
-class ChebyshevPadeScheme(Scheme):
+class ChebyshevPadeScheme(ComparisonScheme):
     """Rational functions with one division."""
 
     name = "chebyshev_pade"
@@ -32,14 +30,6 @@ class ChebyshevPadeScheme(Scheme):
         "denominator": "degree of the denominator (likewise)",
         "form": "raw, scaled (by a power of two), horner or clenshaw (mapped to [-1, 1])",
     }
-
-    def applies(self, function: Function, domain: Interval) -> bool:
-        """Every function that is finite on the domain."""
-        return True
-
-    def automatic(self, function: Function, domain: Interval) -> bool:
-        """No: the minimax scheme starts from these fits and is never worse."""
-        return False
 
     def candidates(self, request: Request) -> Iterator[Candidate]:
         """Types (m, n) with m = n-1, n, n+1 by cost, in the plain and the Moebius variable."""

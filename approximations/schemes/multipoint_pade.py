@@ -17,10 +17,8 @@ import numpy as np
 
 from odp.approximations.fits.fit_problem import TypeFit
 from odp.approximations.fits.null_vector import null_vector
-from odp.approximations.functions.function import Function
-from odp.approximations.interval import Interval
 from odp.approximations.schemes.rational_function import RationalProblem
-from odp.approximations.schemes.scheme import Candidate, Request, Scheme
+from odp.approximations.schemes.scheme import Candidate, ComparisonScheme, Request
 
 __all__ = ["MultipointPadeScheme"]
 
@@ -30,7 +28,7 @@ _POINTS = 700
 _DENSITIES = (0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)
 
 
-class MultipointPadeScheme(Scheme):
+class MultipointPadeScheme(ComparisonScheme):
     """Rational interpolation, one division."""
 
     name = "multipoint_pade"
@@ -40,14 +38,6 @@ class MultipointPadeScheme(Scheme):
         "denominator": "degree of the denominator (likewise)",
         "form": "form of evaluation",
     }
-
-    def applies(self, function: Function, domain: Interval) -> bool:
-        """Every function that is finite on the domain."""
-        return True
-
-    def automatic(self, function: Function, domain: Interval) -> bool:
-        """No: the minimax function of the same type costs the same and is closer."""
-        return False
 
     def candidates(self, request: Request) -> Iterator[Candidate]:
         """Types by cost, each in the better of the plain and the Moebius variable."""

@@ -19,7 +19,7 @@ from odp.approximations.interval import Interval
 from odp.approximations.target import TARGETS, Target
 from odp.approximations.tolerance import Tolerance
 
-__all__ = ["Candidate", "Request", "Scheme", "in_form"]
+__all__ = ["Candidate", "ComparisonScheme", "Request", "Scheme", "in_form"]
 
 Array = NDArray[np.float64]
 
@@ -181,3 +181,18 @@ def in_form(form: str) -> str:
     ('', ', clenshaw')
     """
     return "" if form == "raw" else f", {form}"
+
+
+class ComparisonScheme(Scheme):
+    """A scheme that users ask for by name: of what it makes, minimax makes something closer.
+
+    It applies wherever the function is finite, and never competes by itself.
+    """
+
+    def applies(self, function: Function, domain: Interval) -> bool:
+        """Every function that is finite on the domain."""
+        return True
+
+    def automatic(self, function: Function, domain: Interval) -> bool:
+        """No: minimax costs the same for the same type or degree, and is never worse."""
+        return False

@@ -23,7 +23,7 @@ from odp.approximations.functions.taylor_coefficients import taylor_coefficients
 from odp.approximations.interval import Interval
 from odp.approximations.measure import measurement_grid
 from odp.approximations.schemes.pade import expansion_point, sparse_horner
-from odp.approximations.schemes.scheme import Candidate, Request, Scheme
+from odp.approximations.schemes.scheme import Candidate, ComparisonScheme, Request
 
 __all__ = ["TaylorScheme"]
 
@@ -32,7 +32,7 @@ _LARGEST_DEGREE = 48
 _SMALL = 2.0**-12
 
 
-class TaylorScheme(Scheme):
+class TaylorScheme(ComparisonScheme):
     """Truncated Taylor series."""
 
     name = "taylor"
@@ -52,10 +52,6 @@ class TaylorScheme(Scheme):
         sizes = [abs(float(c)) * radius**k for k, c in enumerate(series)]
         # Two, because of symmetries.
         return max(sizes[-2:]) < _SMALL * max(sizes)
-
-    def automatic(self, function: Function, domain: Interval) -> bool:
-        """No: the minimax polynomial of the same degree costs the same and is closer."""
-        return False
 
     def candidates(self, request: Request) -> Iterator[Candidate]:
         """Degrees in ascending order."""
