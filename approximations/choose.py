@@ -12,6 +12,7 @@ from odp.approximations import cache
 from odp.approximations.approximant import Approximant, Parameters, ParameterValue
 from odp.approximations.arithmetic import FixedPointArithmetic
 from odp.approximations.errors import ApproximationError
+from odp.approximations.formula_approximant import FORMULA, check_formula, formula_approximant
 from odp.approximations.functions.function import Function
 from odp.approximations.functions.registry import get_function
 from odp.approximations.interval import Interval
@@ -52,6 +53,7 @@ def approximate(
     target: str | Target = "float32",
     histogram: Histogram | None = None,
     scheme: str | None = None,
+    formula: str | None = None,
     **parameters: ParameterValue,
 ) -> Approximant:
     """The cheapest rational expression for a function on a domain within an error budget.
@@ -79,6 +81,10 @@ def approximate(
             ``{scale=S,guard=G}`` for integers at scale 2^S; or a `Target`.
         histogram: how frequent inputs are; the budget may be exceeded where they are rare.
         scheme: a name from `SCHEMES`; None lets them compete.
+        formula: the expression itself instead of a scheme, to have it measured and proven like any
+            other: assignments separated by ``;``, then the result, of numbers, ``x``, names
+            assigned before, ``+ - * / **`` (see `formula_expression`).  It is taken whatever its
+            error, unless `error` is given.
         **parameters: parameters of that scheme to fix, for example ``degree=5``.
 
     Returns:
@@ -86,17 +92,27 @@ def approximate(
         process the reading of a small file (see `odp.approximations.cache`).
 
     Raises:
-        ApproximationError: one line, for a bad function, domain, error, target, scheme or
-            parameter, or if no expression reaches the error.
+        ApproximationError: one line, for a bad function, domain, error, target, scheme, parameter
+            or formula, or if no expression reaches the error.
 
     >>> approximate("exp", (-10, 0), error=1e-4).absolute_error <= 1e-4
     True
     >>> approximate("exp", (-10, 0), operations=6).absolute_error < 5e-5
     True
+    >>> approximate("exp", (-1, 0), formula="(1+x/8)**8").cost.multiplications
+    3
     """
     chosen = get_function(function)
     interval = checked_domain(domain)
     place = get_target(target)
+    if formula is not None:
+        check_formula(chosen.name, formula, scheme, parameters)
+        chosen.check_domain(interval)
+        tolerance = _formula_tolerance(
+            chosen, interval, error, operations, relative, place, histogram
+        )
+        spelled = Parameters(**{FORMULA: " ".join(formula.split())})
+        return _by_formula(SearchProblem(chosen, interval, tolerance, place, (FORMULA,), spelled))
     if operations is not None:
         if error is not None:
             raise ApproximationError(
@@ -123,6 +139,35 @@ def approximate(
     if operations is not None:
         return _within(replace(problem, largest_cost=float(operations)))
     return _approximate(problem)
+
+
+def _formula_tolerance(
+    function: Function,
+    domain: Interval,
+    error: Error | None,
+    operations: float | None,
+    relative: bool | None,
+    target: Target,
+    histogram: Histogram | None,
+) -> Tolerance:
+    """What error a formula may have: any, unless one is given."""
+    if operations is not None:
+        raise ApproximationError(
+            f"{function.name}: a formula has the operations that it spells out; leave out"
+            " operations"
+        )
+    given = math.inf if error is None else error
+    tolerance = checked_tolerance(function, domain, given, relative, target, histogram)
+    if math.isfinite(max(tolerance.absolute, tolerance.relative, tolerance.ulps)):
+        return tolerance
+    if tolerance.histogram is not None:
+        raise ApproximationError(
+            f"{function.name}: a histogram weighs the error allowed, and a formula is taken"
+            " whatever its error; give an error, or leave out the histogram"
+        )
+    # Of errors without a limit only the kind matters.
+    kind = "relative" if tolerance.kind == "relative" else "absolute"
+    return Tolerance(**{kind: math.inf})
 
 
 def _default_error(
@@ -229,6 +274,11 @@ def _approximate(problem: SearchProblem) -> Approximant:
 @lru_cache(maxsize=1024)
 def _within(problem: SearchProblem) -> Approximant:
     return _remembered("sharpest", problem, _sharpest)
+
+
+@lru_cache(maxsize=1024)
+def _by_formula(problem: SearchProblem) -> Approximant:
+    return _remembered(FORMULA, problem, formula_approximant)
 
 
 def _cheapest(problem: SearchProblem) -> Approximant:

@@ -26,9 +26,8 @@ from odp.approximations.fits.remez import alternation
 from odp.approximations.functions.function import Function
 from odp.approximations.functions.registry import get_function
 from odp.approximations.interval import Interval
+from odp.approximations.longer_proof import longer_proof
 from odp.approximations.measure import Measurement, measure, measurement_grid
-from odp.approximations.proofs.certify import certify
-from odp.approximations.proofs.error_proof import WORK
 from odp.approximations.schemes import Candidate, Request
 from odp.approximations.schemes.rational_function import RationalProblem
 from odp.approximations.search import Search, SearchProblem
@@ -44,8 +43,6 @@ Number = int | float | Fraction
 _LARGEST_DEGREE = 64
 # A form of evaluation that loses less than this by rounding its coefficients is good enough.
 _CLOSE = 1.001
-# Up to two seconds where a search, which proves many expressions, gives up after half of one.
-_WORK = 4 * WORK
 
 
 @dataclass(frozen=True)
@@ -172,30 +169,8 @@ def minimax(
         SearchProblem(chosen, interval, tolerance, place, ("minimax",), candidate.parameters)
     )
     found.best = (candidate, measured, "minimax")
-    proven = _proven(found.result())
+    proven = longer_proof(found.result())
     return MinimaxApproximant(**vars(replace(proven, tolerance=None)), fit=_exact(problem, fit))
-
-
-def _proven(approximant: Approximant) -> Approximant:
-    """With more work where the search found no proof."""
-    if approximant.error_kind == "certified":
-        return approximant
-    proof = certify(
-        approximant.expression,
-        approximant.function,
-        approximant.domain,
-        absolute=approximant.absolute_error,
-        relative=approximant.relative_error if approximant.relative else None,
-        work=_WORK,
-    )
-    if proof is None or (approximant.relative and proof.relative is None):
-        return approximant
-    return replace(
-        approximant,
-        absolute_error=proof.absolute,
-        relative_error=proof.relative,
-        error_kind="certified",
-    )
 
 
 def _exact(problem: RationalProblem, fit: TypeFit) -> MinimaxFit:

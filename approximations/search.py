@@ -234,7 +234,7 @@ class Search:
             # What leaves float64 is no candidate, and numpy's warnings are nothing for users.
             with np.errstate(all="ignore"):
                 for candidate in scheme.candidates(request):
-                    if self._offer(candidate, scheme.name, request):
+                    if self.offer(candidate, scheme.name):
                         request.cost_limit = self._limit()
         except ArithmeticError:
             # On huge and tiny domains a scheme may leave float64: it has nothing more there.
@@ -245,7 +245,7 @@ class Search:
         """Just above the cost of the best: another candidate may be as cheap and better."""
         return self.best_cost[0] * (1 + 1e-9) + 1e-9
 
-    def _offer(self, candidate: Candidate, scheme: str, request: Request) -> bool:
+    def offer(self, candidate: Candidate, scheme: str) -> bool:
         """Whether a candidate becomes the best one."""
         problem = self.problem
         counts = candidate.expression.counts

@@ -9,13 +9,23 @@ from dataclasses import replace
 from odp.approximations.approximant import Approximant
 from odp.approximations.arithmetic import FLOAT64, FixedPointArithmetic
 from odp.approximations.errors import ApproximationError
-from odp.approximations.fixed_point.certified import NEAR_LIMIT, CertifiedProgram, rounding_limit
-from odp.approximations.fixed_point.choice import FixedPointChoice, best_fixed_point
+from odp.approximations.fixed_point.certified import (
+    NEAR_LIMIT,
+    CertifiedProgram,
+    rounding_limit,
+    sampled_error,
+)
+from odp.approximations.fixed_point.choice import (
+    FixedPointChoice,
+    best_fixed_point,
+    given_fixed_point,
+)
 from odp.approximations.measure import measure, safe_interval
+from odp.approximations.schemes import Candidate
 from odp.approximations.search import SearchProblem, sharper_searches
 from odp.approximations.target import Target
 
-__all__ = ["cheapest", "front", "sharpest"]
+__all__ = ["cheapest", "front", "given", "sharpest"]
 
 # The search for programs leaves the expression three quarters of what is above the rounding of the
 # result; 1.4 of them are enough for the expression that is known, with constants rounded.
@@ -28,12 +38,45 @@ def cheapest(problem: SearchProblem) -> Approximant:
     Raises:
         ApproximationError: if there is none, or the budget has several parts.
     """
+    _check_budget(problem)
+    return _approximant(problem, _choice(problem, problem.error))
+
+
+def given(problem: SearchProblem, candidate: Candidate, scheme: str) -> Approximant:
+    """The program of an expression that is given, instead of one that is searched for.
+
+    Without a budget it is as close to the expression as the rounding of the result allows, or has
+    the guard bits of the target.
+
+    Raises:
+        ApproximationError: if it does not keep the budget, diverges, or cannot be proven.
+    """
+    _check_budget(problem)
+    function, domain, relative = problem.function, problem.domain, problem.relative
+    arithmetic = _arithmetic(problem.target)
+    error = problem.error
+    if math.isinf(error) and arithmetic.guard_bits is None:
+        limit = rounding_limit(function, domain, arithmetic.scale, relative)
+        real = sampled_error(candidate.expression, function, domain, relative=relative)
+        error = NEAR_LIMIT * limit + _CLOSE * real
+    choice = given_fixed_point(
+        candidate,
+        scheme,
+        function,
+        domain,
+        target=problem.target,
+        error=error,
+        relative=relative,
+    )
+    return _approximant(problem, choice)
+
+
+def _check_budget(problem: SearchProblem) -> None:
     if problem.tolerance.kind == "mixed":
         raise ApproximationError(
             f"{problem.function.name} on {problem.domain}: a fixed-point target takes one absolute"
             f" or one relative error, not {problem.tolerance}"
         )
-    return _approximant(problem, _choice(problem, problem.error))
 
 
 def sharpest(problem: SearchProblem) -> Approximant:

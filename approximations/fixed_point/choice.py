@@ -31,7 +31,7 @@ from odp.approximations.search import SearchProblem, find_scheme, search
 from odp.approximations.target import Target, get_target
 from odp.approximations.tolerance import Tolerance
 
-__all__ = ["FixedPointChoice", "best_fixed_point"]
+__all__ = ["FixedPointChoice", "best_fixed_point", "given_fixed_point"]
 
 # Shares of what rounding the result leaves of the budget that the approximation may take.
 _SHARES = (0.75, 0.4, 0.1)
@@ -174,6 +174,59 @@ def best_fixed_point(
     raise ApproximationError(
         f"{where}: no expression is within {goal - limit:.2g} in real arithmetic; allow a larger"
         " error or narrow the domain"
+    )
+
+
+def given_fixed_point(
+    candidate: Candidate,
+    scheme: str,
+    function: Function,
+    domain: Interval,
+    *,
+    target: Target,
+    error: float,
+    relative: bool,
+) -> FixedPointChoice:
+    """The program of one expression that is given, proven with all of its rounding.
+
+    Args:
+        candidate: the expression.
+        scheme: what to call where it comes from.
+        function: what it is for.
+        domain: finite, checked.
+        target: one whose numbers are integers; without guard bits it gets as few as suffice.
+        error: largest error; infinity for any, unless the program diverges.
+        relative: whether it is relative.
+
+    Raises:
+        FixedPointRefusal: if the program does not keep the error, or nothing could be proven.
+    """
+    arithmetic = target.arithmetic
+    assert isinstance(arithmetic, FixedPointArithmetic)
+    trial = _Trial(
+        function,
+        domain,
+        arithmetic.scale,
+        arithmetic.guard_bits,
+        error,
+        relative,
+        input_scale=None,
+        uniform=False,
+        width=_WIDTHS[0],
+    )
+    try:
+        certified = trial.certified(candidate.expression)
+    except FixedPointRefusal as refusal:
+        if refusal.reason != "overflow":
+            raise
+        certified = replace(trial, width=_WIDTHS[1]).certified(candidate.expression)
+    return FixedPointChoice(
+        certified,
+        candidate.expression,
+        scheme,
+        candidate.parameters,
+        candidate.description,
+        target.cost(candidate.expression.counts),
     )
 
 

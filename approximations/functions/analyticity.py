@@ -18,7 +18,7 @@ from odp.approximations.functions.ball_precision import ball_precision
 from odp.approximations.functions.function import Function, Monotonicity
 from odp.approximations.interval import Interval
 
-__all__ = ["check_analytic", "monotonicity"]
+__all__ = ["check_analytic", "halves", "monotonicity"]
 
 # A singularity is narrowed down in about 60 halvings; 1e-300 is reached in 30 of the larger steps.
 _MOST_BOXES = 10_000
@@ -123,7 +123,7 @@ class _Boxes:
             with ball_precision(_BITS, 2):
                 series = self._series(lo, hi)
                 if series is None:
-                    parts = _halves(lo, hi)
+                    parts = halves(lo, hi)
                     if parts:
                         boxes += reversed(parts)
                         continue
@@ -155,7 +155,7 @@ class _Boxes:
         return True
 
 
-def _halves(lo: float, hi: float) -> list[tuple[float, float]]:
+def halves(lo: float, hi: float) -> list[tuple[float, float]]:
     """Two halves, by magnitude where that differs much; none of an interval that is narrow."""
     if lo >= 0 or hi <= 0:
         near, far = sorted((abs(lo), abs(hi)))
