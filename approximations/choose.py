@@ -166,8 +166,8 @@ def _formula_tolerance(
             " whatever its error; give an error, or leave out the histogram"
         )
     # Of errors without a limit only the kind matters.
-    kind = "relative" if tolerance.kind == "relative" else "absolute"
-    return Tolerance(**{kind: math.inf})
+    relative_only = tolerance.kind == "relative"
+    return Tolerance(relative=math.inf) if relative_only else Tolerance(absolute=math.inf)
 
 
 def _default_error(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 from odp.rewriter.graph import Graph, Node, Value
 from odp.rewriter.pattern import Attempt, Match, match
@@ -70,7 +70,11 @@ def _merged(requests: Iterable[Request]) -> list[Request]:
             merged[key] = request
         elif first.functions is not None and request.functions is not None:
             functions = first.functions | request.functions
-            merged[key] = Request(first.rewrite, first.typed, functions, first.patterns)
+            # The options are those of the first, but the formula of another must not be dropped
+            # silently: `check_formula_sites` refuses it.
+            formula = first.rewrite.formula or request.rewrite.formula
+            rewrite = replace(first.rewrite, formula=formula)
+            merged[key] = Request(rewrite, first.typed, functions, first.patterns)
     return list(merged.values())
 
 

@@ -43,6 +43,11 @@ def parse_passes(text: str, available: Mapping[str, type[Pass]]) -> list[Pass]:
             raise PassOptionError(f"--passes names '{name}' twice: put all options in one place")
         named.add(name)
         if name == "all":
+            if "formula" in options:
+                raise PassOptionError(
+                    "option 'formula' stands for one function: give it to the pass of that "
+                    "function, as in exp{formula=...}, not to 'all'"
+                )
             kinds = [kind for kind in available.values() if kind.in_all]
         elif name in available:
             kinds = [available[name]]

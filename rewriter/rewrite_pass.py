@@ -56,6 +56,8 @@ class Pass(ABC):
             None takes the value of `--error`.
         relative: whether `error` is relative; None lets the function decide.
         scheme: name of an approximation scheme; None takes the cheapest that meets the error.
+        formula: an expression of your own instead, as in `formula=(1+x/8)**8`, taken whatever its
+            error unless `error` is given: `name=value` parts between `;`, then the result.
         degree: polynomial degree, for schemes that have one.
         numerator: degree of the numerator, for rational schemes.
         denominator: degree of the denominator, for rational schemes.
@@ -80,6 +82,7 @@ class Pass(ABC):
     error: float | None = None
     relative: bool | None = None
     scheme: str | None = None
+    formula: str | None = None
     degree: int | None = None
     numerator: int | None = None
     denominator: int | None = None

@@ -19,6 +19,7 @@ from odp.approximations.schemes import SCHEMES
 from odp.approximations.search import check_parameters, find_scheme
 from odp.approximations.tolerance import Histogram
 from odp.rewriter.calibration import Observation
+from odp.rewriter.formula_option import check_formula_option, check_formula_sites
 from odp.rewriter.graph import Builder, Value
 from odp.rewriter.native import emit_native
 from odp.rewriter.report import Skipped
@@ -107,9 +108,12 @@ class Selection:
 def check_options(rewrite: Pass) -> None:
     """Refuse a scheme that does not exist, or a parameter that it does not have, before any work.
 
+    Likewise a formula that cannot be read.
+
     Raises:
         ApproximationError: one line that says which, and what there is.
     """
+    check_formula_option(rewrite)
     parameters = rewrite.scheme_parameters()
     if rewrite.scheme is not None:
         check_parameters(find_scheme(rewrite.scheme), parameters)
@@ -128,7 +132,11 @@ def select(
 
     A budget that the user did not type may be relaxed, tenfold each time and with a warning, where
     float32 cannot reach it; a typed one is kept, and the site is left as it was.
+
+    Raises:
+        ApproximationError: a pass would use its formula for two functions.
     """
+    check_formula_sites(sites)
     selection = Selection({}, {}, [], mask_value_for(sites, observations))
     if _has_undefined_rows(sites, observations):
         selection.warnings.append(
@@ -154,8 +162,8 @@ def _choose(
     wide = domain_of(site, observation, defaults, mask_value)
     budget = options.error if options.error is not None else defaults.error
     relaxations = (1.0,) if options.error is not None else _RELAXATIONS
-    if options.error is None and options.scheme_parameters():
-        # An expression that is spelled out in parameters is wanted whatever its error.
+    if options.error is None and (options.scheme_parameters() or options.formula is not None):
+        # An expression that is spelled out is wanted whatever its error.
         budget, relaxations = math.inf, (1.0,)
     if site.summed > _SHORT_ROW:
         relaxations = (_SHORT_ROW / site.summed, *relaxations)
@@ -171,6 +179,7 @@ def _choose(
                     relative=_is_relative(site, function, domain),
                     histogram=_histogram(site, observation, function, domain),
                     scheme=options.scheme,
+                    formula=options.formula,
                     **parameters,
                 )
             except ApproximationError as error:

@@ -115,6 +115,30 @@ def test_spaces_do_not_matter() -> None:
     assert spaced == parse_passes("exp{error=1e-3,scheme=pade},log", registry())
 
 
+@pytest.mark.parametrize(
+    "formula",
+    [
+        "(1+x/8)**8",
+        "( 1 + x/8 ) ^ 8",
+        "y=2/(1+x); y=y*(1.5-0.5*x*y*y); y",
+        "y = 2/(1+x);y = y*(1.5-0.5*x*y*y)",
+        "x-1e-3*x**3",
+    ],
+)
+def test_a_formula_keeps_its_signs(formula: str) -> None:
+    text = f"log, rsqrt{{error=1e-3, formula={formula} ,guard=none}},exp{{formula={formula}}}"
+    log, rsqrt, exp = parse_passes(text, registry())
+    assert (log.formula, rsqrt.formula, exp.formula) == (None, formula, formula)
+    assert (rsqrt.error, rsqrt.guard) == (1e-3, "none")
+    assert rsqrt.options() == {"error": 1e-3, "formula": formula, "guard": "none"}
+    assert parse_passes(f"exp{{formula={exp.options()['formula']}}}", registry()) == [exp]
+
+
+def test_a_formula_is_not_for_all() -> None:
+    with pytest.raises(PassOptionError, match="stands for one function"):
+        parse_passes("all{error=1e-3,formula=x}", registry())
+
+
 def test_braces_without_options() -> None:
     assert parse_passes("exp{}", registry()) == parse_passes("exp", registry())
 
