@@ -88,7 +88,7 @@ def formula_approximant(problem: SearchProblem) -> Approximant:
             " another formula"
         )
     _check_finite(rounded, problem, where)
-    shown = text if len(text) <= _LONGEST_DESCRIPTION else f"{text[:40]}...{text[-16:]}"
+    shown = text if len(text) <= _LONGEST_DESCRIPTION else f"{text[: _LONGEST_DESCRIPTION - 4]} ..."
     description = f"{function.name} by the formula {shown}"
     candidate = Candidate(rounded, problem.parameters, description)
     if isinstance(target.arithmetic, FixedPointArithmetic):

@@ -136,6 +136,44 @@ def test_a_domain_may_be_negative_and_computed(text: str, odp: Callable[..., Any
         assert json.loads(done.out)["domain"] == [-10.0, 0.0]
 
 
+FORMULA = ("exp", "--domain", "-8:0", "--formula", "(1+x/8)**8")
+
+
+def test_a_formula_is_measured_beside_the_best_of_its_cost(odp: Callable[..., Any]) -> None:
+    answer = json.loads(odp(*FORMULA, "--json").out)
+    own = approximate("exp", (-8, 0), formula="(1+x/8)**8")
+    best = answer["answer"]
+    assert best["scheme"] == "formula" and best["error_kind"] == "certified"
+    assert best["parameters"] == {"formula": "(1+x/8)**8"}
+    assert best["certified_error"] == own.certified_error
+    assert (best["multiplications"], best["divisions"]) == (3, 1)
+    assert answer["front"] == [best] and answer["tolerance"] is None
+    assert best["limit_ratio"] > 100
+    lines = odp(*FORMULA).out.splitlines()
+    assert lines[0] == "exp on [-8, 0]: the given formula, for float32"
+    assert any("exp by the formula (1+x/8)**8" in line for line in lines)
+    assert any("y = t3 * t3" in line for line in lines)
+
+
+@pytest.mark.parametrize("language", ["python", "c", "latex", "triton", "onnx"])
+def test_a_formula_is_emitted(language: str, tmp_path: Path, command: Callable[..., Any]) -> None:
+    path = tmp_path / "out"
+    done = command("approximate", *FORMULA, "--emit", language, "-o", path, program="odp")
+    assert done.code == 0
+    assert path.stat().st_size > 0
+
+
+def test_a_formula_may_have_names_a_target_and_an_error(odp: Callable[..., Any]) -> None:
+    formula = "y = 2/(1+x); y = y*(1.5 - 0.5*x*y*y); y"
+    common = ("rsqrt", "-d", "0.5:2", "--json", "--formula", formula)
+    for options in (("--error", "0.1"), ("--target", "fixed{scale=10}"), ("--atol", "0.1")):
+        best = json.loads(odp(*common, *options).out)["answer"]
+        assert best["parameters"] == {"formula": formula}
+        assert best["error_kind"] == "certified"
+    begins = json.loads(odp("exp", "-d", "-1:0", "--json", "--formula", "-x*x+1").out)
+    assert begins["answer"]["additions"] == 2
+
+
 def test_bounds_are_formulas() -> None:
     interval = read_domain("-pi:2**-3*pi")
     assert (interval.lo, interval.hi) == (-math.pi, math.pi / 8)

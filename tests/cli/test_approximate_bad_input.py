@@ -114,6 +114,19 @@ EXP = ("exp", "-d", "-1:0")
         (("--scheme", "minimax", "--set", "degree=0"), ["degree=0"]),
         (("--scheme", "minimax", "--set", "degree=-1"), ["degree=-1"]),
         (("--scheme", "minimax", "--set", "degree=two"), ["degree=two"]),
+        (("--formula", ""), ["empty"]),
+        (("--formula", "1+t"), ["unknown name 't'", "column 3"]),
+        (("--formula", "1+exp(x)"), ["exp is a function"]),
+        (("--formula", "(1+x"), ["never closed"]),
+        (("--formula", "__import__('os')"), ["no place here"]),
+        (("--formula", "1/(2*x+1)"), ["divides by zero near x = -0.5"]),
+        (("--formula", "1+x", "--error", "1e-3"), ["more than absolute error 0.001"]),
+        (("--formula", "1+x", "--atol", "1e-3", "--rtol", "1e-3"), ["times the error allowed"]),
+        (("--formula", "1+x", "--operations", "4"), ["leave out operations"]),
+        (("--formula", "1+x", "--scheme", "minimax"), ["without scheme"]),
+        (("--formula", "1+x", "--set", "degree=3"), ["without degree"]),
+        (("--formula", "1+x/8", "--target", "fhe"), ["fhe cannot", "x*0.125"]),
+        (("--formula",), ["--formula"]),
         (("--histogram", "missing.npy"), ["missing.npy", "no such file"]),
         (("--histogram", "."), ["--histogram"]),
         (("--emit", "fortran"), ["fortran", "python"]),
@@ -168,6 +181,12 @@ def test_histograms(
         np.save(path, content)
     line = refused(*EXP, "--histogram", path)
     assert all(word in line for word in words), line
+
+
+def test_a_histogram_beside_a_formula(tmp_path: Path, refused: Callable[..., str]) -> None:
+    np.save(tmp_path / "inputs.npy", np.linspace(-1, 0, 50))
+    line = refused(*EXP, "--formula", "1+x", "--histogram", tmp_path / "inputs.npy")
+    assert "give an error" in line
 
 
 def test_a_picture_without_matplotlib(

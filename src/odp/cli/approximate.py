@@ -25,6 +25,8 @@ Examples
 
   odp approximate sin --domain -pi:pi --scheme minimax --set degree=7 --emit onnx -o sin.onnx
 
+  odp approximate exp --domain -8:0 --formula "(1+x/8)**8"
+
   odp approximate --list
 """
 
@@ -33,7 +35,7 @@ LANGUAGES = ("python", "c", "onnx", "latex", "triton")
 _GROUPS = [
     ("What to approximate", ["--domain", "--histogram", "--list"]),
     ("Accuracy", ["--error", "--relative", "--atol", "--rtol", "--ulps", "--operations"]),
-    ("How", ["--target", "--scheme", "--set"]),
+    ("How", ["--target", "--scheme", "--set", "--formula"]),
     ("Output", ["--emit", "--output", "--name", "--shape", "--plot", "--json", "--front"]),
     ("Help", ["--help"]),
 ]
@@ -115,6 +117,12 @@ class _FormulaCommand(click.RichCommand):
     help="Fix a parameter of the scheme, such as degree=5. Can be repeated.",
 )
 @click.option(
+    "--formula",
+    metavar="FORMULA",
+    help="Measure and prove this expression of yours instead of choosing one, such as '(1+x/8)**8' "
+    "or 't=1+x/8; t**8'. Any error will do unless --error is given.",
+)
+@click.option(
     "--emit",
     type=click.Choice(LANGUAGES),
     metavar="LANGUAGE",
@@ -159,6 +167,7 @@ def approximate_command(
     target: str,
     scheme: str | None,
     settings: Sequence[str],
+    formula: str | None,
     emit: str | None,
     output: Path | None,
     name: str | None,
@@ -212,6 +221,7 @@ def approximate_command(
         histogram=None if histogram is None else read_histogram(histogram, interval),
         scheme=scheme,
         settings=read_settings(settings),
+        formula=formula,
     )
     terminal = Terminal()
     with terminal.waiting(f"Searching for {question.function.name}") as say:

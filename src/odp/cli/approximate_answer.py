@@ -34,6 +34,7 @@ class Question:
         operations: the largest cost on the target; None if the error is limited.
         scheme: the one scheme to use, or None.
         settings: parameters of that scheme.
+        formula: the expression to measure instead, or None.
     """
 
     function: Function
@@ -43,6 +44,7 @@ class Question:
     operations: float | None = None
     scheme: str | None = None
     settings: Mapping[str, Setting] = field(default_factory=dict)
+    formula: str | None = None
 
     @staticmethod
     def of(
@@ -57,6 +59,7 @@ class Question:
         histogram: Histogram | None,
         scheme: str | None,
         settings: Mapping[str, Setting],
+        formula: str | None = None,
     ) -> Question:
         """A question, checked as far as that needs no search.
 
@@ -64,33 +67,37 @@ class Question:
             function: a name or an expression of one variable.
             domain: where.
             target: name of a target, with its options.
-            error: largest error; None for the default, or for any where `settings` fix what is
-                wanted.
+            error: largest error; None for the default, or for any where `settings` or a `formula`
+                fix what is wanted.
             operations: largest cost.
             relative: kind of `error`; None as the function declares.
             parts: absolute, relative and ulp tolerance instead of `error`.
             histogram: frequencies of the inputs.
             scheme: name of a scheme.
             settings: its parameters.
+            formula: an expression of the user's own.
 
         Raises:
             ApproximationError: for whatever is wrong with them.
         """
         from odp.approximations import Tolerance, get_function, get_target
         from odp.approximations.choose import checked_tolerance
+        from odp.approximations.formula_approximant import check_formula
         from odp.approximations.search import find_scheme
 
         chosen, place = get_function(function), get_target(target)
         if scheme is not None:
             find_scheme(scheme)
+        if formula is not None:
+            check_formula(chosen.name, formula, scheme, settings)
         chosen.check_domain(domain)
         if parts is not None:
             tolerance = Tolerance(*parts, histogram=histogram)
         else:
-            if error is None and settings:
+            if error is None and (settings or formula is not None):
                 error = math.inf
             tolerance = checked_tolerance(chosen, domain, error, relative, place, histogram)
-        return Question(chosen, domain, place, tolerance, operations, scheme, settings)
+        return Question(chosen, domain, place, tolerance, operations, scheme, settings, formula)
 
     @property
     def relative(self) -> bool:
@@ -106,8 +113,9 @@ class Question:
 
     @property
     def has_front(self) -> bool:
-        """Whether a front can be drawn: one kind of error, and the parameters free."""
-        return self.tolerance.kind != "mixed" and not self.settings
+        """Whether a front can be drawn: one kind of error, and the expression free."""
+        spelled_out = bool(self.settings) or self.formula is not None
+        return self.tolerance.kind != "mixed" and not spelled_out
 
 
 @dataclass(frozen=True)
@@ -278,6 +286,7 @@ def _one(question: Question) -> Approximant:
             histogram=tolerance.histogram if operations is not None else None,
             target=question.target,
             scheme=question.scheme,
+            formula=question.formula,
             **question.settings,
         )
     except ApproximationError:

@@ -67,7 +67,7 @@ def _headline(answer: Answer) -> Text:
     if question.operations is not None:
         wanted = f"smallest {_kind(question.relative)} error at a cost of {question.operations:g}"
     elif question.error == math.inf:
-        wanted = "cheapest expression"
+        wanted = "cheapest expression" if question.formula is None else "the given formula"
     else:
         wanted = str(question.tolerance)
     line = Text()
