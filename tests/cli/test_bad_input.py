@@ -225,6 +225,14 @@ def test_missing_external_data(
         ("exp{scheme=chebishev}", "did you mean chebyshev"),
         ("exp{degree=5}", "needs a scheme"),
         ("exp{scheme=chebyshev,steps=3}", "'steps'"),
+        ("exp{formula=}", "option=value"),
+        ("exp{formula=exp(x)}", "exp is a function"),
+        ("exp{formula=(1+x}", "'(' was never closed"),
+        ("exp{formula=max(x,0)}", "option=value"),
+        ("exp{formula=x;y}", "not used"),
+        ("exp{formula=x,scheme=pade}", "without scheme"),
+        ("exp{formula=x,degree=5}", "without degree"),
+        ("all{formula=x}", "one function"),
         ("exp{positions=3}", "has no option 'positions'"),
         ("exp{error=1e-5,error=1e-6}", "option 'error' twice"),
         ("exp{error=1e-5},log,exp", "'exp' twice"),
@@ -243,7 +251,9 @@ def test_passes_that_cannot_be_read(
 @given(
     text=st.text(max_size=24)
     | st.text(alphabet="explogrsqt{}=,-:.e15 _", max_size=24)
-    | st.builds("exp{{{}={}}}".format, st.sampled_from(["error", "degree", "domain"]), st.text())
+    | st.builds(
+        "exp{{{}={}}}".format, st.sampled_from(["error", "degree", "domain", "formula"]), st.text()
+    )
 )
 def test_no_text_of_passes_gives_a_traceback(text: str, command: Callable[..., Any]) -> None:
     # The model does not exist, so even passes that can be read end in one line.

@@ -110,6 +110,23 @@ def test_list_passes_lists_the_registry(command: Callable[..., Any]) -> None:
     assert [name for name in first if name in registry()] == list(registry())
 
 
+def test_a_formula_of_the_users_own(model: Path, data: Path, command: Callable[..., Any]) -> None:
+    passes = "exp{formula=(1+x/64)**64, domain=-32:0},sigmoid"
+    done = command(model, "-c", data, "--passes", passes, "--json")
+    assert done.code == 0 and done.err == ""
+    report = json.loads(done.out)
+    assert report["passes"][0]["options"]["formula"] == "(1+x/64)**64"
+    schemes = {record["function"]: record["scheme"] for record in report["approximants"]}
+    assert schemes["exp"] == "formula" and schemes["sigmoid"] != "formula"
+    assert report["model"]["transcendental_after"] == {}
+    table = command(model, "-c", data, "--passes", passes).out
+    assert "formula" in table
+
+
+def test_list_passes_says_what_a_formula_is(command: Callable[..., Any]) -> None:
+    assert "formula=(1+x/8)**8" in command("--list-passes").out
+
+
 def test_help_shows_a_newcomer_how_to_start(command: Callable[..., Any]) -> None:
     done = command("--help")
     assert done.code == 0

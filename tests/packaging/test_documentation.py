@@ -34,6 +34,18 @@ def test_a_promised_error_is_reached_and_proven(command: str, promised: str) -> 
     assert answer.certified_error <= float(promised)
 
 
+def test_the_formulas_of_the_page_are_read_and_proven() -> None:
+    commands = re.findall(r"^    odp approximate (.+ --formula .+)$", PAGE, re.MULTILINE)
+    assert len(commands) >= 2
+    for command in commands:
+        name, *words = shlex.split(command, comments=True)
+        options = dict(zip(words[::2], words[1::2], strict=True))
+        assert set(options) == {"--domain", "--formula"}
+        low, high = (float(end) for end in options["--domain"].split(":"))
+        answer = approximate(name, (low, high), formula=options["--formula"])
+        assert answer.scheme == "formula" and answer.certified_error is not None
+
+
 def section(title: str) -> str:
     return PAGE.split(f"## {title}\n")[1].split("\n## ")[0]
 
