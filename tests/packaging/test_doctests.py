@@ -16,6 +16,7 @@ ROOMS = (
     "rewriter",
     "passes",
     "backends",
+    "evaluation",
     "kernels",
     "cli",
     "output",

@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-ROOMS = ("approximations", "rewriter", "passes", "backends", "kernels", "src")
+ROOMS = ("approximations", "rewriter", "passes", "backends", "evaluation", "kernels", "src")
 
 
 @pytest.fixture(scope="module")
