@@ -14,6 +14,7 @@ from odp.evaluation.record import Evaluation, ModelRecord, WindowRecord
 from odp.evaluation.scoring import Scores, score_texts
 from odp.evaluation.speed import measure_speed
 from odp.evaluation.texts import Text, TokenisedText, adds_begin_token, tokenise
+from odp.evaluation.variant_names import ORIGINAL, check_names
 from odp.evaluation.windows import check_windows, tokens_per_window
 
 if TYPE_CHECKING:
@@ -21,9 +22,8 @@ if TYPE_CHECKING:
 
     Progress = Callable[[str, int, int], None]
 
-__all__ = ["ORIGINAL", "evaluate"]
+__all__ = ["evaluate"]
 
-ORIGINAL = "original"
 # Without a wish of the user: what most evaluations of perplexity use, if the model can.
 _CONTEXT = 1024
 # Of the measurement of speed: enough to average over, and still some seconds on two cores.
@@ -77,7 +77,7 @@ def evaluate(
     Raises:
         OdpError: bad input; one line that says what, where and what to do.
     """
-    _check_names(variants)
+    check_names(variants)
     models = {ORIGINAL: original, **variants}
     known = _known_positions(models)
     if context is None:
@@ -121,13 +121,6 @@ def evaluate(
         if speed:
             _add_speed(evaluation, models, tokenizer, tokenised[0], known, progress)
     return evaluation
-
-
-def _check_names(variants: Mapping[str, PreTrainedModel]) -> None:
-    if not variants:
-        raise OdpError("give at least one variant to compare with the original")
-    if ORIGINAL in variants or "" in variants:
-        raise OdpError(f"a variant cannot be named '{ORIGINAL if ORIGINAL in variants else ''}'")
 
 
 def _known_positions(models: Mapping[str, PreTrainedModel]) -> int | None:

@@ -10,6 +10,7 @@ import contextlib
 import copy
 import difflib
 import logging
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,13 +20,12 @@ from odp.approximations.errors import OdpError
 from odp.evaluation.foreign_errors import first_line
 from odp.evaluation.offline import offline
 from odp.evaluation.record import TaskScore
+from odp.evaluation.variant_names import ORIGINAL, check_names
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 __all__ = ["run_tasks"]
-
-ORIGINAL = "original"
 
 
 def run_tasks(
@@ -56,7 +56,7 @@ def run_tasks(
         shots: number of examples before each question; None is what each task says.
         limit: largest number of questions of each task; None for all.
         batch_size: number of answers that are scored at once.
-        chat: whether to put the tokenizer's chat template around prompts.
+        chat: whether to put the tokenizer's chat template, if it has one, around prompts.
         progress: called as `progress("tasks", models done, models in all)`.
 
     Returns:
@@ -66,6 +66,14 @@ def run_tasks(
         OdpError: lm-eval is not installed, a task does not exist, its data are not on this machine,
             or it cannot be run.
     """
+    check_names(variants)
+    for name, number, least in (
+        ("shots", shots, 0),
+        ("limit", limit, 1),
+        ("batch_size", batch_size, 1),
+    ):
+        if number is not None and number < least:
+            raise OdpError(f"{name} must be at least {least}, not {number}")
     try:
         import datasets
         import lm_eval
@@ -198,7 +206,7 @@ def _rows(results: Mapping[str, Any]) -> list[TaskScore]:
             metric, comma, chosen = key.partition(",")
             if not comma or metric.endswith("_stderr"):
                 continue
-            values = {name: float(found["results"][task][key]) for name, found in results.items()}
+            values = {name: _value(found["results"][task][key]) for name, found in results.items()}
             higher: bool | None = first["higher_is_better"].get(task, {}).get(metric)
             rows.append(
                 TaskScore(
@@ -213,13 +221,19 @@ def _rows(results: Mapping[str, Any]) -> list[TaskScore]:
                         for name, found in results.items()
                     },
                     differences={
-                        name: value - values[ORIGINAL]
+                        name: _value(value - values[ORIGINAL])
                         for name, value in values.items()
                         if name != ORIGINAL
                     },
                 )
             )
     return rows
+
+
+def _value(value: Any) -> float:
+    # A model that computes nan has no finite perplexity.
+    number = float(value)
+    return math.inf if math.isnan(number) else number
 
 
 def _number(value: Any) -> float | None:

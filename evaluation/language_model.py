@@ -68,9 +68,18 @@ def load_language_model(
         progress: called as `progress(what, done, total)`, where `what` is `convert` or `load`.
 
     Raises:
-        OdpError: there is no model, no tokenizer or no weights, the model is not a causal language
-            model, its weights do not fit, are incomplete, or hold nan or infinity.
+        OdpError: torch or transformers is not installed; there is no model, no tokenizer or no
+            weights; the model is not a causal language model; its weights do not fit, are
+            incomplete, or hold nan or infinity.
     """
+    try:
+        import torch
+        import transformers
+    except ImportError as error:
+        raise OdpError(
+            f'language models need {error.name}: pip install "odp-rewrite[evaluate]"'
+        ) from None
+    del torch, transformers
     folder = _folder(Path(path), progress)
     _check_folder(folder)
     wanted, place = _dtype(dtype), _device(device)

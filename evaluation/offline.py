@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 __all__ = ["offline"]
 
@@ -45,7 +46,11 @@ def offline() -> Iterator[None]:
         # The libraries make bars in many places, and few of those ask for a setting.
         initialise = tqdm.tqdm.__init__
         afterwards.callback(setattr, tqdm.tqdm, "__init__", initialise)
-        without_bar = functools.partialmethod(initialise, disable=True)
+
+        @functools.wraps(initialise)
+        def without_bar(self: Any, *arguments: Any, **options: Any) -> None:
+            initialise(self, *arguments, **{**options, "disable": True})
+
         setattr(tqdm.tqdm, "__init__", without_bar)  # noqa: B010  (mypy: no method assignment)
         yield
 

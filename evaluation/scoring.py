@@ -20,6 +20,7 @@ from odp.evaluation.distributions import Comparison, compare, losses
 from odp.evaluation.layers import LayerErrors, decoder_blocks, hidden_states
 from odp.evaluation.record import Difference, Perplexity
 from odp.evaluation.texts import TokenisedText
+from odp.evaluation.variant_names import ORIGINAL
 from odp.evaluation.windows import Window, sliding_windows
 
 if TYPE_CHECKING:
@@ -158,7 +159,7 @@ class _Run:
         layers: bool,
     ) -> None:
         self.original, self.variants, self.begin_token = original, variants, begin_token
-        self.losses: dict[str, dict[str, LossSums]] = {n: {} for n in ("original", *variants)}
+        self.losses: dict[str, dict[str, LossSums]] = {n: {} for n in (ORIGINAL, *variants)}
         self.differences: dict[str, dict[str, DifferenceSums]] = {name: {} for name in variants}
         self.warnings: list[str] = []
         self.blocks = decoder_blocks(original) if layers else []
@@ -195,14 +196,14 @@ class _Run:
             kept[index] = hidden.clone()
 
         with hidden_states(self.blocks, window.rows, keep):
-            exact = _logits(self.original, "original", ids)[window.rows]
+            exact = _logits(self.original, ORIGINAL, ids)[window.rows]
         if len(kept) != len(self.blocks):
             self.warnings.append("layers: the original does not call its decoder blocks")
             self.blocks = []
             self.layer_errors.clear()
         wanted = _on_device(targets, exact)
         found, missing = losses(exact, wanted)
-        self.losses["original"].setdefault(text.name, LossSums()).add(found, missing)
+        self.losses[ORIGINAL].setdefault(text.name, LossSums()).add(found, missing)
         for name, model in self.variants.items():
             with self._watched(name, window.rows, kept):
                 logits = _logits(model, name, ids)[window.rows]
@@ -245,11 +246,11 @@ class _Run:
             result.totals[name] = totals[name].perplexity()
         for name, differences in self.differences.items():
             result.differences[name] = {
-                text: sums.difference(self.losses["original"][text], self.losses[name][text])
+                text: sums.difference(self.losses[ORIGINAL][text], self.losses[name][text])
                 for text, sums in differences.items()
             }
             total = _sum_differences(differences)
-            result.total_differences[name] = total.difference(totals["original"], totals[name])
+            result.total_differences[name] = total.difference(totals[ORIGINAL], totals[name])
         result.layer_errors = {name: e.relative() for name, e in self.layer_errors.items()}
         return result
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -69,12 +70,15 @@ def error(folder: Path, tasks: list[str] | None = None, **options: Any) -> str:
     return str(caught.value)
 
 
-def test_a_local_task_is_scored_for_every_model(folder: Path) -> None:
+def test_a_local_task_is_scored_for_every_model(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     original = llama()
     variants = {"other": perturbed(original, 0.3), "same": copy.deepcopy(original)}
     expected = {n: accuracy(m) for n, m in {"original": original, **variants}.items()}
     assert expected["other"] != expected["original"]  # else the difference is not tested
     words = tokenizer()
+    capfd.readouterr()
     steps: list[tuple[str, int, int]] = []
     (row,) = run_tasks(
         original,
@@ -96,6 +100,7 @@ def test_a_local_task_is_scored_for_every_model(folder: Path) -> None:
         stderr = math.sqrt(value * (1 - value) / (len(QUESTIONS) - 1))
         assert row.stderr[name] == pytest.approx(stderr, rel=1e-12)
     assert steps == [("tasks", done, 3) for done in range(4)]
+    assert capfd.readouterr() == ("", "")
     assert words.pad_token is None  # the harness works on a copy
 
 
@@ -160,9 +165,26 @@ def test_tasks_that_cannot_be_run(folder: Path) -> None:
     assert "task folder" in error(folder)
 
 
-def test_the_harness_may_be_missing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
+@pytest.mark.parametrize(("option", "least"), [("shots", 0), ("limit", 1), ("batch_size", 1)])
+def test_numbers_that_are_too_small(folder: Path, option: str, least: int) -> None:
+    message = error(folder, **{option: least - 1})
+    assert message == f"{option} must be at least {least}, not {least - 1}"
 
+
+def test_a_model_that_computes_nan_has_scores_nevertheless(folder: Path) -> None:
+    broken = llama()
+    with torch.no_grad():
+        broken.lm_head.weight[5] = math.nan
+    yaml = task(folder, target='"{{q}}"').replace("multiple_choice", "loglikelihood_rolling")
+    begin, end = yaml.index("metric_list"), yaml.index("doc_to_choice")
+    yaml = yaml[:begin].replace(yaml[end : yaml.index("doc_to_target")], "")
+    (folder / "tiny.yaml").write_text(yaml + "metric_list:\n  - metric: word_perplexity\n")
+    (row,) = run_tasks(llama(), {"broken": broken}, tokenizer(), folders=[folder])
+    assert row.metric == "word_perplexity" and math.isfinite(row.values["original"])
+    assert row.values["broken"] == row.differences["broken"] == math.inf
+
+
+def test_the_harness_may_be_missing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "lm_eval", None)
     assert error(folder) == (
         'tasks need lm-evaluation-harness (lm_eval is missing): pip install "odp-rewrite[harness]"'

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -177,6 +178,15 @@ def test_buffers_are_checked_as_well() -> None:
 def test_options_that_are_none(spoiled: Callable[..., str]) -> None:
     message = spoiled(lambda folder: None, dtype="int8")
     assert message == "'int8' is no type of weights; use auto, float32, bfloat16 or float16"
+
+
+def test_transformers_may_be_missing(
+    spoiled: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    assert spoiled(lambda folder: None) == (
+        'language models need transformers: pip install "odp-rewrite[evaluate]"'
+    )
 
 
 @pytest.mark.parametrize("device", ["nowhere", "cuda:999"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import weakref
 from dataclasses import dataclass
 from typing import Any
 
@@ -189,3 +190,28 @@ def test_progress_is_told_window_by_window() -> None:
     run(llama(), {"same": llama()}, progress=lambda *step: seen.append(step))
     # ceil((75 - 24) / 10) + 1 and ceil((40 - 24) / 10) + 1 windows.
     assert seen == [("score", done, 10) for done in range(11)]
+
+
+def test_logits_are_gone_before_the_next_are_made() -> None:
+    """Of earlier windows and earlier variants nothing is kept; only the original's stay."""
+    made: list[weakref.ref[Any]] = []
+    alive: dict[str, list[int]] = {}
+
+    def watched(name: str) -> Any:
+        model = llama()
+
+        def begin(module: Any, arguments: Any) -> None:
+            alive.setdefault(name, []).append(sum(logits() is not None for logits in made))
+
+        def end(module: Any, arguments: Any, logits: torch.Tensor) -> torch.Tensor:
+            array = logits.numpy().copy()
+            made.append(weakref.ref(array))
+            # A tensor of these very numbers, which live as long as anything looks at them.
+            return torch.from_numpy(array)
+
+        model.register_forward_pre_hook(begin)
+        model.lm_head.register_forward_hook(end)
+        return model
+
+    run(watched("original"), {"first": watched("first"), "second": watched("second")})
+    assert alive == {"original": [0] * 10, "first": [1] * 10, "second": [1] * 10}
