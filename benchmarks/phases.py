@@ -23,7 +23,7 @@ import psutil
 from transformer_graph import transformer_model
 
 # What is timed is what `odp.rewrite` calls, therefore its private stages too.
-from odp.rewriting import _load, _lower, _prepare
+from odp.onnx_rewriting import _load, _lower, _prepare
 
 SCALING = ("load", "simplify", "match", "rewrite", "lower", "save")
 """Phases whose work grows with the model; `approximate` is a search for each distinct domain."""

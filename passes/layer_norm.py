@@ -27,7 +27,9 @@ class LayerNorm(Pass):
         "layer_norm_spelled_out": normalise(_CENTRED, _CENTRED),
     }
     parts: ClassVar[Mapping[str, tuple[str, ...]]] = dict.fromkeys(patterns, ("rsqrt",))
-    anchors: ClassVar[frozenset[str]] = frozenset({"layer_norm", "skip_layer_norm", "sqrt"})
+    anchors: ClassVar[frozenset[str]] = frozenset(
+        {"layer_norm", "skip_layer_norm", "rsqrt", "sqrt"}
+    )
 
     def rewrite(self, match: Match, build: SiteBuilder) -> Replacement:
         x, root = match["x"], match.root

@@ -26,7 +26,7 @@ class RmsNorm(Pass):
         "rms_norm_spelled_out": normalise(_X, _X),
     }
     parts: ClassVar[Mapping[str, tuple[str, ...]]] = dict.fromkeys(patterns, ("rsqrt",))
-    anchors: ClassVar[frozenset[str]] = frozenset({"rms_norm", "skip_rms_norm", "sqrt"})
+    anchors: ClassVar[frozenset[str]] = frozenset({"rms_norm", "skip_rms_norm", "rsqrt", "sqrt"})
 
     def rewrite(self, match: Match, build: SiteBuilder) -> Replacement:
         x, root = match["x"], match.root

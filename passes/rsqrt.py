@@ -24,7 +24,7 @@ class Rsqrt(ElementaryPass):
         "rsqrt": inverse_root(variable("x")),
         "division_by_sqrt": op("div", variable("a"), root(variable("x"))),
     }
-    anchors: ClassVar[frozenset[str]] = frozenset({"sqrt", "pow", "reciprocal"})
+    anchors: ClassVar[frozenset[str]] = frozenset({"rsqrt", "sqrt", "pow", "reciprocal"})
 
     def rewrite(self, match: Match, build: SiteBuilder) -> Replacement:
         inverse = build.function("rsqrt", match["x"], domain=_NON_NEGATIVE)

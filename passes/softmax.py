@@ -17,6 +17,8 @@ __all__ = ["Softmax", "shifted_exp"]
 _NON_POSITIVE = Interval(float("-inf"), 0.0)
 _X = variable("x")
 _EXP = op("exp", _X)
+_LONG_ROW = 1024
+"""Length of a row whose length is not known when the graph is rewritten."""
 _TOTAL = op("reduce_sum", _EXP, capture="total", keepdims=True)
 
 
@@ -61,7 +63,7 @@ def shifted_exp(
 ) -> Value:
     """Emit `exp(x - max(x))`; see `SiteBuilder.function` for `masks_finite`."""
     shifted = build.sub(x, build.reduce("max", x, axes))
-    extents = [] if x.shape is None else [x.shape[axis] or 1 for axis in axes]
+    extents = [] if x.shape is None else [x.shape[axis] or _LONG_ROW for axis in axes]
     return build.function(
         "exp",
         shifted,

@@ -13,9 +13,10 @@ def square(x: Pattern) -> Pattern:
 
 
 def inverse_root(x: Pattern) -> Pattern:
-    """`x**-0.5` as Reciprocal(Sqrt), Div(1, Sqrt), Sqrt(Reciprocal) or Pow(x, -0.5)."""
+    """`x**-0.5` as Rsqrt, Reciprocal(Sqrt), Div(1, Sqrt), Sqrt(Reciprocal) or Pow(x, -0.5)."""
     return (
-        op("reciprocal", op("sqrt", x))
+        op("rsqrt", x)
+        | op("reciprocal", op("sqrt", x))
         | op("div", number(1.0), op("sqrt", x))
         | op("sqrt", op("reciprocal", x))
         | op("pow", x, number(-0.5))

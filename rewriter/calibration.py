@@ -1,33 +1,29 @@
 """Calibration: what every site sees when the model runs on data.
 
 The model is rewritten once with native operations in the place of every function, so that the
-inputs of all sites are values of a graph that computes exactly what the original does.
+inputs of all sites are values of a graph that computes exactly what the original does.  Running
+that graph is the business of each adapter (`onnx_calibration`, `fx_calibration`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from odp.approximations.errors import OdpError
-from odp.rewriter.execution import Feed, Session, watch_with_reference
 from odp.rewriter.graph import Builder, Value
-from odp.rewriter.manager import rewrite_graph
 from odp.rewriter.native import emit_native
-from odp.rewriter.onnx_graph import OnnxGraph, OnnxValue
 from odp.rewriter.report import Histogram
-from odp.rewriter.site import Request, Site
+from odp.rewriter.site import Site
 
-__all__ = ["MASK_THRESHOLD", "Observation", "Recorder", "calibrate"]
+__all__ = ["KEPT", "MASK_THRESHOLD", "Observation", "Recorder"]
 
 MASK_THRESHOLD = -745.0
 """Arguments of exp below this are attention masks: exp(-745.2) is zero even in float64."""
 
-_KEPT = 1 << 16
+KEPT = 1 << 16
 """Values kept for each site; all of them up to this number, then an even sample."""
 
 
@@ -68,15 +64,23 @@ class Observation:
             data = values[values > MASK_THRESHOLD]
             self.masked |= data.size < array.size
             values = data
-        if values.size == 0:
-            return
-        low, high = float(values.min()), float(values.max())
+        if values.size:
+            self.extend(float(values.min()), float(values.max()), values)
+
+    def extend(self, low: float, high: float, values: NDArray[Any]) -> None:
+        """Take in finite inputs that are no masks.
+
+        Args:
+            low: smallest of them.
+            high: largest of them.
+            values: all of them, or an even sample, of shape (n,).
+        """
         self.low, self.high = min(self.low, low), max(self.high, high)
-        room = max(_KEPT // 16, _KEPT - self.samples.size)
+        room = max(KEPT // 16, KEPT - self.samples.size)
         if values.size > room:
             values = np.concatenate([values[:: -(-values.size // room)], [low, high]])
         self.samples = np.concatenate([self.samples, values])
-        if self.samples.size > _KEPT:
+        if self.samples.size > KEPT:
             extremes = [self.low, self.high]
             self.samples = np.concatenate([self.samples[::2], extremes])
 
@@ -95,82 +99,12 @@ class Recorder:
 
     def __init__(self) -> None:
         self.sites: dict[str, Site] = {}
-        self.values: dict[str, list[OnnxValue]] = {}
+        self.values: dict[str, list[Value]] = {}
 
     def function(self, site: Site, x: Value, builder: Builder) -> Value:
         """Emit the native function and remember `x`."""
         # A later pass may replace `x` itself (x/sqrt(2) becomes x*0.7); the copy stays.
         copy = builder.op("identity", x)
-        assert isinstance(x, OnnxValue) and isinstance(copy, OnnxValue)
-        copy.native.shape = x.native.shape
         self.sites.setdefault(site.id, site)
         self.values.setdefault(site.id, []).append(copy)
         return emit_native(builder, site.function, copy)
-
-
-def calibrate(
-    graph: OnnxGraph,
-    requests: Sequence[Request],
-    feeds: Iterable[Feed],
-    progress: Callable[[], None] = lambda: None,
-    bodies: bool = True,
-) -> tuple[dict[str, Site], dict[str, Observation], list[dict[str, NDArray[Any]]]]:
-    """Find all sites and watch them on data.
-
-    Args:
-        graph: the original model; unchanged.
-        requests: the passes, from `schedule`.
-        feeds: inputs, one mapping for each run.
-        progress: called after each run.
-        bodies: whether to watch inside If, Loop and Scan, which is slow.  Where that turns out to
-            be impossible, the sites there stay unseen.
-
-    Returns:
-        Sites by id, observations by site id, and the outputs of the model for each feed.
-
-    Raises:
-        OdpError: the model does not run on the data.
-    """
-    clone = graph.clone()
-    recorder = Recorder()
-    rewrite_graph(clone, requests, recorder)
-    observations = {site_id: Observation() for site_id in recorder.sites}
-    readers: dict[str, list[str]] = {}
-    natives = {}
-    for site_id, values in recorder.values.items():
-        for value in values:
-            producer = value.native.producer()
-            if producer is not None and producer.graph is not None:
-                readers.setdefault(value.name, []).append(site_id)
-                natives[value.name] = value.native
-
-    def see(name: str, array: NDArray[Any]) -> None:
-        for site_id in readers[name]:
-            observations[site_id].add(array, recorder.sites[site_id].maskable)
-
-    inner = [site_id for site_id, site in recorder.sites.items() if site.graph_path]
-    outputs = []
-    if inner and bodies:
-        run = watch_with_reference(clone.model, list(natives.values()), see)
-        try:
-            for feed in feeds:
-                outputs.append(run(feed))
-                progress()
-        except OdpError as error:
-            sites, observations, outputs = calibrate(graph, requests, feeds, progress, False)
-            for site_id in inner:
-                observations[site_id].unseen = str(error)
-            return sites, observations, outputs
-        return recorder.sites, observations, outputs
-    for site_id in inner:
-        for name in [name for name, known in readers.items() if site_id in known]:
-            readers[name].remove(site_id)
-    natives = {name: value for name, value in natives.items() if readers[name]}
-    session = Session(clone.model, list(natives.values()))
-    for feed in feeds:
-        results = session.run(feed)
-        for name in natives:
-            see(name, results[name])
-        outputs.append({name: results[name] for name in session.outputs})
-        progress()
-    return recorder.sites, observations, outputs

@@ -32,8 +32,8 @@ VOCABULARY: frozenset[str] = frozenset(
         *("add", "sub", "mul", "div", "neg", "abs", "relu", "max", "min", "clip"),
         *("where", "greater"),
         # elementary functions
-        *("exp", "log", "sqrt", "reciprocal", "pow", "erf", "sin", "cos", "tan", "sinh", "cosh"),
-        *("asin", "acos", "atan", "asinh", "acosh", "atanh"),
+        *("exp", "log", "sqrt", "rsqrt", "reciprocal", "pow", "erf", "sin", "cos", "tan"),
+        *("sinh", "cosh", "asin", "acos", "atan", "asinh", "acosh", "atanh"),
         # activations
         *("tanh", "sigmoid", "silu", "gelu", "softplus", "mish", "elu", "selu", "celu"),
         # reductions
@@ -164,6 +164,11 @@ class Node(ABC):
         """Dotted path of the module the node came from, or an empty string."""
 
     @property
+    def module_type(self) -> str:
+        """Class of the module the node came from (`LlamaRMSNorm`), or an empty string."""
+        return ""
+
+    @property
     @abstractmethod
     def graph_path(self) -> str:
         """Path of the subgraph that holds the node, or an empty string for the main graph."""
@@ -250,7 +255,14 @@ class Builder(ABC):
 
 
 class Graph(ABC):
-    """A model seen through the neutral vocabulary; rewriting changes the model in place."""
+    """A model seen through the neutral vocabulary; rewriting changes the model in place.
+
+    Attributes:
+        scope: what stands before the pattern in the ids of sites, where one model is several
+            graphs: `model.layers.3.mlp.act_fn.silu/`.
+    """
+
+    scope: str = ""
 
     @abstractmethod
     def nodes(self) -> Iterator[Node]:

@@ -31,6 +31,23 @@ class Result:
     skipped: dict[str, list[Skipped]] = field(default_factory=dict)
     near_misses: dict[str, list[Skipped]] = field(default_factory=dict)
 
+    def include(self, other: Result) -> None:
+        """Add what the same passes did to another graph of the same model."""
+        for typed, outcome in other.outcomes.items():
+            own = self.outcomes.setdefault(typed, Outcome())
+            for pattern, count in outcome.patterns.items():
+                own.patterns[pattern] = own.patterns.get(pattern, 0) + count
+            own.sites.extend(outcome.sites)
+            own.folded += outcome.folded
+            own.seconds += outcome.seconds
+            own.notes.extend(note for note in outcome.notes if note not in own.notes)
+        for mine, theirs in (
+            (self.skipped, other.skipped),
+            (self.near_misses, other.near_misses),
+        ):
+            for typed, found in theirs.items():
+                mine.setdefault(typed, []).extend(found)
+
 
 def schedule(typed: Sequence[Pass], available: Mapping[str, type[Pass]]) -> list[Request]:
     """Order the passes that the user typed, and add the composites that contain what they replace.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from odp.rewriter.report import Metrics
 
-__all__ = ["Outputs", "compare", "compare_output"]
+__all__ = ["Comparison", "Outputs", "compare", "compare_output"]
 
 Outputs = Sequence[Mapping[str, NDArray[Any]]]
 """The outputs of a model by name, for each run."""
@@ -49,18 +49,51 @@ def compare_output(
         rewritten: likewise, of the same shapes.
 
     Returns:
-        The metrics; elements that are not finite in the original are left out, and an element that
-        is finite in the original only makes all errors infinite.
+        The metrics, as `Comparison` finds them.
     """
-    distance = _Distance()
-    divergence = _divergence_for(name, original)
+    comparison = Comparison(name)
     for one, two in zip(original, rewritten, strict=True):
-        for a, b in _blocks(np.asarray(one), np.asarray(two)):
-            if not distance.add(a, b):
-                return Metrics(*(float("inf"),) * 3, 0.0)
-            if divergence is not None:
-                divergence.add(a, b)
-    return distance.metrics(divergence)
+        comparison.add(np.asarray(one), np.asarray(two))
+    return comparison.metrics()
+
+
+class Comparison:
+    """The metrics of one output of two models, taken in run by run.
+
+    Elements that are not finite in the original are left out, and an element that is finite in the
+    original only makes all errors infinite.
+    """
+
+    def __init__(self, name: str) -> None:
+        """Compare the output `name`; `logits` or `scores` in it says how it is to be read."""
+        self._distance = _Distance()
+        self._logits = bool(_LOGITS.search(name))
+        self._divergence: _Divergence | None = _Divergence(self._logits)
+        self._broken = False
+
+    def add(self, original: NDArray[Any], rewritten: NDArray[Any]) -> None:
+        """Take in the output of one run, two arrays of the same shape and a floating-point type."""
+        if not self._has_rows(original):
+            self._divergence = None
+        for a, b in _blocks(original, rewritten):
+            if self._broken:
+                return
+            self._broken = not self._distance.add(a, b)
+            if self._divergence is not None and not self._broken:
+                self._divergence.add(a, b)
+
+    def metrics(self) -> Metrics:
+        """The metrics of all runs together."""
+        if self._broken:
+            return Metrics(*(float("inf"),) * 3, 0.0)
+        divergence = self._divergence
+        return self._distance.metrics(divergence if divergence and divergence.rows else None)
+
+    def _has_rows(self, original: NDArray[Any]) -> bool:
+        """Whether the rows along the last axis are logits or distributions."""
+        if original.ndim == 0 or original.shape[-1] < 2:
+            return False
+        return self._logits or _is_distribution(original)
 
 
 def _blocks(
@@ -125,16 +158,6 @@ class _Distance:
 def _product(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     """Scalar product; `a @ b` of BLAS wakes its threads, 0.05 ms became 8 ms on a busy machine."""
     return float(np.einsum("i,i->", a, b))
-
-
-def _divergence_for(name: str, original: Sequence[NDArray[Any]]) -> _Divergence | None:
-    """An empty sum of divergences, or None where rows are neither logits nor distributions."""
-    if not original or original[0].ndim == 0 or original[0].shape[-1] < 2:
-        return None
-    logits = bool(_LOGITS.search(name))
-    if not logits and not all(_is_distribution(array) for array in original):
-        return None
-    return _Divergence(logits)
 
 
 def _is_distribution(array: NDArray[Any]) -> bool:

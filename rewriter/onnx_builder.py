@@ -25,7 +25,7 @@ _OPERATORS: dict[str, str] = {
     **{name: name.capitalize() for name in ("reciprocal", "erf", "sin", "cos", "tan", "sinh")},
     **{name: name.capitalize() for name in ("cosh", "asin", "acos", "atan", "asinh", "acosh")},
     **{name: name.capitalize() for name in ("atanh", "tanh", "sigmoid", "softplus", "reshape")},
-    **{name: name.capitalize() for name in ("transpose", "expand", "concat", "gather", "identity")},
+    **{name: name.capitalize() for name in ("transpose", "expand", "concat", "gather")},
     "matmul": "MatMul",
     "conv": "Conv",
 }
@@ -166,6 +166,14 @@ class OnnxBuilder(Builder):
         target = data_type(attributes["dtype"])
         outputs = self._node("Cast", inputs, {"to": int(target)})
         outputs[0].native.type = ir.TensorType(target)
+        if inputs[0] is not None:
+            outputs[0].native.shape = _onnx(inputs[0]).native.shape
+        return outputs
+
+    def _emit_identity(
+        self, inputs: Sequence[Value | None], attributes: Mapping[str, Any], count: int
+    ) -> tuple[OnnxValue, ...]:
+        outputs = self._node("Identity", inputs, attributes, count)
         if inputs[0] is not None:
             outputs[0].native.shape = _onnx(inputs[0]).native.shape
         return outputs

@@ -127,6 +127,7 @@ class SiteRecord:
         observed_absolute_error: largest absolute error at this site on the calibration data.
         observed_relative_error: likewise relative, or None.
         histogram: of the inputs seen.
+        module_type: class of the torch module it came from, or an empty string.
     """
 
     id: str
@@ -144,6 +145,7 @@ class SiteRecord:
     observed_absolute_error: float | None
     observed_relative_error: float | None
     histogram: Histogram | None = None
+    module_type: str = ""
 
 
 @dataclass
@@ -190,7 +192,7 @@ class ModelRecord:
 
     Attributes:
         path: the file it came from, or an empty string.
-        opset_before: version of the default operator set.
+        opset_before: version of the default operator set; None for a torch module.
         opset_after: likewise after rewriting.
         nodes_before: nodes, subgraphs included.
         nodes_after: likewise.
@@ -203,8 +205,8 @@ class ModelRecord:
     """
 
     path: str
-    opset_before: int
-    opset_after: int
+    opset_before: int | None
+    opset_after: int | None
     nodes_before: int
     nodes_after: int
     parameters: int

@@ -103,6 +103,7 @@ def site_records(
                 observed_absolute_error=absolute,
                 observed_relative_error=relative,
                 histogram=seen.histogram(),
+                module_type=site.module_type,
             )
         )
     return records

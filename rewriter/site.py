@@ -50,6 +50,7 @@ class Site:
         node: name of the root of the match.
         module_path: of the root.
         graph_path: of the root.
+        module_type: class of the module of the root.
     """
 
     id: str
@@ -64,6 +65,7 @@ class Site:
     node: str
     module_path: str
     graph_path: str
+    module_type: str = ""
 
 
 class Implementation(Protocol):
@@ -105,7 +107,7 @@ class SiteBuilder(Builder):
         self._match = match
         self._request = request
         self._pattern = pattern
-        self._prefix = f"{request.typed}/{pattern}/{number}"
+        self._prefix = f"{request.typed}/{graph.scope}{pattern}/{number}"
         self._implementation = implementation
         self._outcome = outcome
         self._used: dict[str, int] = {}
@@ -172,6 +174,7 @@ class SiteBuilder(Builder):
             node=node.name,
             module_path=node.module_path,
             graph_path=node.graph_path,
+            module_type=node.module_type,
         )
         if wanted is not None and (replaces or name) not in wanted:
             from odp.rewriter.native import emit_native

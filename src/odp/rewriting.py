@@ -2,35 +2,22 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+import sys
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-import odp
 from odp.approximations.errors import OdpError
+from odp.job import Job, Stage
 
 if TYPE_CHECKING:
-    import onnx
-    import onnx_ir as ir
-    from numpy.typing import NDArray
-
-    from odp.rewriter.measurement import Outputs
-    from odp.rewriter.onnx_graph import OnnxGraph
-    from odp.rewriter.report import Metrics, ModelRecord, Report
+    from odp.rewriter.ranges import Ranges
+    from odp.rewriter.report import Report
     from odp.rewriter.rewrite_pass import Pass
-    from odp.rewriter.samples import Samples
-    from odp.rewriter.selection import Selection
-    from odp.rewriter.site import Request, Site
-
-    Calibration = str | Path | Mapping[str, NDArray[Any]] | None
-    Model = str | Path | ir.Model | onnx.ModelProto
+    from odp.rewriter.site import Site
 
 __all__ = ["RewriteResult", "Stage", "find_sites", "rewrite"]
-
-Stage = Callable[[str, int, int], None]
-"""Called as `stage(what, done, total)` whenever there is progress."""
 
 
 @dataclass(frozen=True)
@@ -38,132 +25,180 @@ class RewriteResult:
     """A rewritten model.
 
     Attributes:
-        model: the `onnx_ir.Model`, lowered to the requested opset.
+        model: an `onnx_ir.Model`, lowered to the requested opset; or the torch module.
         report: what was done and what it cost.
+        ranges: what calibration saw, to be saved and used again.
     """
 
-    model: ir.Model
+    model: Any
     report: Report
+    ranges: Ranges
 
     def save(self, path: str | Path, *, external_data: bool | None = None) -> None:
-        """Write the model; never half a file.
+        """Write an ONNX model; never half a file.
+
+        A torch module is saved as any other: `torch.save(model.state_dict(), ...)`, `torch.save` of
+        the module itself, or `torch.export.save(torch.export.export(model, ...), ...)`.
 
         Args:
             path: an `.onnx` file.
             external_data: whether weights go to a file beside it; None decides by size (2 GB).
 
         Raises:
-            OdpError: the file cannot be written.
+            OdpError: the file cannot be written, or the model is a torch module.
         """
+        import onnx_ir as ir
+
         from odp.backends.onnx.save import save_model
 
+        if not isinstance(self.model, ir.Model):
+            raise OdpError(
+                "save writes ONNX models; save a module with torch.save, or export it with "
+                "torch.onnx.export or torch.export.export"
+            )
         save_model(self.model, path, external_data=external_data)
 
 
 def rewrite(
-    model: Model,
+    model: Any,
     passes: str | Sequence[Pass] = "all",
     *,
-    calibration: Calibration = None,
+    calibration: Any = None,
+    example_inputs: Any = None,
+    tokenizer: Any = None,
     shapes: Mapping[str, Sequence[int]] | None = None,
+    dynamic_shapes: Any = None,
+    structure: Literal["graph", "modules"] | None = None,
     error: float = 1e-5,
     margin: float = 0.25,
     guard: str = "clip",
     opset: int | None = 12,
+    context: int | None = None,
     samples: int | None = None,
     seed: int = 0,
     measure: bool = True,
+    share_parameters: bool = False,
     explain: Collection[str] = (),
     progress: Stage = lambda what, done, total: None,
 ) -> RewriteResult:
     """Replace the transcendental operations of a model by rational expressions.
 
     Args:
-        model: path of an ONNX file, an `onnx.ModelProto` or an `onnx_ir.Model` (copied).
+        model: an ONNX model (path, `onnx.ModelProto` or `onnx_ir.Model`), a `torch.nn.Module` or a
+            `torch.export.ExportedProgram`.  It is copied, never changed.
         passes: what to replace, as on the command line: `"rsqrt{error=1e-6},exp,rope"`.
-        calibration: path of an .npz file, or arrays by input name; None generates random inputs.
-        shapes: static shapes of inputs that have dynamic ones.
+        calibration: the data that decides the domains.  For ONNX the path of an .npz file, or
+            arrays by input name; None generates random inputs.  For torch inputs (a tensor, a tuple
+            of positional ones, a dict by name), a list or data loader of such inputs, or text with
+            a `tokenizer`: the path of a file, or a list of prompts and paths.  For both ranges that
+            were found before: `RewriteResult.ranges`, or the path of a .json file of them.
+        example_inputs: inputs to trace a torch module with, in the same forms; the first ones of
+            `calibration` if left out.
+        tokenizer: of transformers, for text.
+        shapes: static shapes of the inputs of an ONNX model that have dynamic ones.
+        dynamic_shapes: of a torch module, as for `torch.export.export`.
+        structure: what a torch module becomes.  `graph`: its forward runs one rewritten graph, in
+            which composites such as norms are recognised whole.  `modules`: it keeps its class, its
+            submodules and its code, in which the transcendental functions are others; caches,
+            adapters and hooks work.  None takes `modules` for models of transformers.
         error: largest error at each site, absolute or relative as the function asks for.
         margin: share of its width by which every calibrated range grows on each side.
         guard: `clip` keeps inputs inside the domains at run time, `none` does not.
-        opset: operator set to lower to, which is 12; None keeps the model's.
-        samples: number of samples to use (to generate: 4 unless given).
-        seed: of the generated inputs.
+        opset: operator set to lower an ONNX model to, which is 12; None keeps the model's.
+        context: tokens in a window of text; the length of the example, or 512 if the model has
+            dynamic shapes.
+        samples: number of inputs to use; of text at most 16 windows unless given, of an ONNX model
+            without data 4.
+        seed: of generated inputs.
         measure: whether to measure the error of every pass at the outputs.
+        share_parameters: whether the rewritten torch module uses the memory of the original's
+            parameters: half the memory, but training one changes the other.
         explain: names of passes, among `passes`, whose near misses are wanted.
         progress: called when a stage advances.
 
     Returns:
-        The rewritten model and the report.
+        The rewritten model, the report and the calibrated ranges.
 
     Raises:
         OdpError: bad input; one line that says what, where and what to do.
     """
     from odp.passes import registry
-    from odp.rewriter.calibration import calibrate
-    from odp.rewriter.manager import rewrite_graph, schedule
-    from odp.rewriter.onnx_graph import OnnxGraph
-    from odp.rewriter.report import Report
-    from odp.rewriter.reporting import approximant_records, pass_records, site_records
-    from odp.rewriter.selection import Approximating, Defaults, select
+    from odp.rewriter.selection import Defaults
 
     typed, named = _typed(passes, explain)
-    requests = schedule(typed, registry())
     if guard not in ("clip", "none"):
         raise OdpError(f"guard is 'clip' or 'none', not '{guard}'")
     defaults = Defaults(error=error, margin=margin, guard="clip" if guard == "clip" else "none")
+    job = Job(
+        typed,
+        named,
+        registry(),
+        defaults,
+        calibration,
+        samples,
+        seed,
+        measure,
+        explain,
+        progress,
+    )
+    if _is_of_torch(model):
+        from odp.torch_rewriting import rewrite_module
 
-    progress("load", 0, 1)
-    original, before = _load(model)
-    if opset not in (None, 12, before.opset):
-        # Said before hours of calibration, not after.
-        raise OdpError(
-            f"cannot lower opset {before.opset} to {opset}: the target is 12, or 'keep' for the "
-            "opset of the model"
+        if shapes:
+            raise OdpError("shapes is for ONNX models; a torch module takes dynamic_shapes")
+        module, report, ranges = rewrite_module(
+            model,
+            job,
+            example_inputs=example_inputs,
+            tokenizer=tokenizer,
+            dynamic_shapes=dynamic_shapes,
+            structure=structure,
+            context=context,
+            share_parameters=share_parameters,
         )
-    prepared = _prepare(original, shapes or {})
-    found = OnnxGraph(prepared).transcendental()
-    graph = OnnxGraph(_expand(prepared, typed))
-    feeds = _samples(graph.model, calibration, samples, seed)
-    progress("load", 1, 1)
+        return RewriteResult(module, report, ranges)
+    only_torch = {
+        "example_inputs": example_inputs,
+        "tokenizer": tokenizer,
+        "dynamic_shapes": dynamic_shapes,
+        "structure": structure,
+        "context": context,
+    }
+    given = next((name for name, value in only_torch.items() if value is not None), None)
+    if given is not None:
+        raise OdpError(f"{given} is for torch modules; an ONNX model takes calibration and shapes")
+    from odp.onnx_rewriting import rewrite_model
 
-    sites, observations, _ = calibrate(
-        graph, requests, feeds, _counted("calibrate", len(feeds), progress)
-    )
-    progress("approximate", 0, 1)
-    selection = select(sites, observations, defaults)
-    progress("approximate", 1, 1)
+    lowered, report, ranges = rewrite_model(model, job, shapes=shapes, opset=opset)
+    return RewriteResult(lowered, report, ranges)
 
-    reference: Outputs = []
-    if measure:
-        # The model as it came, not as simplified and expanded: an error there must show, too.
-        reference = _outputs(before.model, feeds)
-    isolated, cumulative = _measure(graph, requests, typed, selection, feeds, reference, progress)
-    progress("rewrite", 0, 1)
-    result = rewrite_graph(graph, requests, Approximating(selection), frozenset(explain))
-    lowered = _lower(graph, opset)
-    progress("rewrite", 1, 1)
 
-    records, keys = approximant_records(selection)
-    report = Report(
-        version=odp.__version__,
-        model=_model_record(model, before, found, lowered, feeds),
-        calibration={"source": feeds.source, "samples": len(feeds), "margin": margin},
-        passes=pass_records(typed, named, result, sites, selection),
-        sites=site_records(sites, observations, selection, keys),
-        approximants=records,
-    )
-    if measure:
-        from odp.rewriter.measurement import compare
+def find_sites(
+    model: Any, shapes: Mapping[str, Sequence[int]] | None = None
+) -> tuple[list[Site], dict[str, int]]:
+    """Every site of an ONNX model that the passes of `all` would rewrite, without running it.
 
-        report.total = compare(reference, _outputs(lowered.model, feeds))
-        cumulative |= dict.fromkeys(list(isolated)[-1:], report.total)
-    for record in report.passes:
-        record.isolated = isolated.get(record.name, {})
-        record.cumulative = cumulative.get(record.name, {})
-    report.warnings = _warnings(feeds, selection)
-    report.near_misses = result.near_misses
-    return RewriteResult(lowered.model, report)
+    Args:
+        model: path of an ONNX file, an `onnx.ModelProto` or an `onnx_ir.Model`.
+        shapes: static shapes of inputs that have dynamic ones.
+
+    Returns:
+        The sites, and the transcendental operations that no pass takes, by type.
+
+    Raises:
+        OdpError: bad input.
+    """
+    from odp.onnx_rewriting import find_sites_of_model
+
+    return find_sites_of_model(model, shapes)
+
+
+def _is_of_torch(model: Any) -> bool:
+    """Whether a model is a module or an exported program, without importing torch for others."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return False
+    return isinstance(model, torch.nn.Module | torch.export.ExportedProgram)
 
 
 def _typed(passes: str | Sequence[Pass], explain: Collection[str]) -> tuple[list[Pass], set[str]]:
@@ -180,203 +215,3 @@ def _typed(passes: str | Sequence[Pass], explain: Collection[str]) -> tuple[list
     if silent is not None:
         raise OdpError(f"cannot explain pass '{silent}': it is not one of the passes to run")
     return typed, named_passes(passes) if isinstance(passes, str) else names
-
-
-def _model_record(
-    model: Model, before: OnnxGraph, found: dict[str, int], lowered: OnnxGraph, feeds: Samples
-) -> ModelRecord:
-    from odp.rewriter.report import ModelRecord
-
-    stored = [value.const_value for value in lowered.model.graph.initializers.values()]
-    ops_before, ops_after = before.operations(), lowered.operations()
-    return ModelRecord(
-        path=str(model) if isinstance(model, str | Path) else "",
-        opset_before=before.opset,
-        opset_after=lowered.opset,
-        nodes_before=sum(ops_before.values()),
-        nodes_after=sum(ops_after.values()),
-        parameters=sum(tensor.size for tensor in stored if tensor is not None),
-        inputs={k: list(v.shape) for k, v in feeds.feeds[0].items()} if len(feeds) else {},
-        ops_before=ops_before,
-        ops_after=ops_after,
-        transcendental_before=found,
-        transcendental_after=lowered.transcendental(),
-    )
-
-
-def _load(model: Model) -> tuple[ir.Model, OnnxGraph]:
-    """The model with functions inlined, and a view of it as it came."""
-    import onnx
-    import onnx_ir as ir
-
-    from odp.backends.onnx.load import check_domains, inline_functions, load_model
-    from odp.backends.onnx.structure import check_structure
-    from odp.rewriter.onnx_graph import OnnxGraph
-
-    if isinstance(model, str | Path):
-        loaded = load_model(Path(model))
-    elif isinstance(model, ir.Model):
-        loaded = model.clone()
-    elif isinstance(model, onnx.ModelProto):
-        loaded = ir.from_proto(model)
-    else:
-        raise OdpError(
-            f"cannot rewrite a {type(model).__name__}: give the path of an ONNX file, an "
-            "onnx.ModelProto or an onnx_ir.Model (export torch modules with torch.onnx.export)"
-        )
-    check_structure(loaded)
-    check_domains(loaded)
-    inline_functions(loaded)
-    return loaded, OnnxGraph(loaded.clone())
-
-
-def _prepare(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> ir.Model:
-    from odp.backends.onnx.freeze import freeze_shapes, require_static_inputs, simplify
-
-    freeze_shapes(model, shapes)
-    require_static_inputs(model)
-    return simplify(model)
-
-
-def _expand(model: ir.Model, typed: Sequence[Pass]) -> ir.Model:
-    """Write out operators, such as Attention, that the ONNX standard defines by others."""
-    from odp.backends.onnx.freeze import simplify
-    from odp.rewriter.onnx_expansion import expand_schema_functions, kinds_that_hide
-
-    if expand_schema_functions(model, kinds_that_hide(rewrite.name for rewrite in typed)):
-        return simplify(model)
-    return model
-
-
-def _samples(model: ir.Model, calibration: Calibration, limit: int | None, seed: int) -> Samples:
-    from odp.rewriter.samples import generate_samples, load_samples, split_samples
-
-    if calibration is None:
-        return generate_samples(model, limit or 4, seed)
-    if isinstance(calibration, str | Path):
-        return load_samples(Path(calibration), model, limit)
-    return split_samples(dict(calibration), model, "calibration", limit)
-
-
-def _outputs(model: ir.Model, feeds: Samples) -> list[dict[str, NDArray[Any]]]:
-    from odp.rewriter.execution import Session
-
-    session = Session(model)
-    return [session.run(feed) for feed in feeds]
-
-
-def _measure(
-    graph: OnnxGraph,
-    requests: Sequence[Request],
-    typed: Sequence[Pass],
-    selection: Selection,
-    feeds: Samples,
-    reference: Outputs,
-    progress: Stage,
-) -> tuple[dict[str, dict[str, Metrics]], dict[str, dict[str, Metrics]]]:
-    """Metrics of every pass that has sites: alone, and together with all passes before it.
-
-    All passes together are left out: that is the model that comes out, and measured as such.
-    """
-    from odp.rewriter.manager import rewrite_graph
-    from odp.rewriter.measurement import compare
-    from odp.rewriter.selection import Approximating
-
-    if not reference:
-        return {}, {}
-    active = {site_id.split("/", 1)[0] for site_id in selection.choices}
-    names = [rewrite.name for rewrite in typed if rewrite.name in active]
-    known: dict[frozenset[str], dict[str, Metrics]] = {}
-
-    def metrics(enabled: frozenset[str]) -> dict[str, Metrics]:
-        if enabled not in known:
-            clone = graph.clone()
-            rewrite_graph(clone, requests, Approximating(selection, enabled))
-            known[enabled] = compare(reference, _outputs(clone.model, feeds))
-        return known[enabled]
-
-    isolated, cumulative = {}, {}
-    for index, name in enumerate(names):
-        progress("measure", index, len(names))
-        isolated[name] = metrics(frozenset({name}))
-        if name != names[-1]:
-            cumulative[name] = metrics(frozenset(names[: index + 1]))
-    progress("measure", len(names), len(names))
-    return isolated, cumulative
-
-
-def _lower(graph: OnnxGraph, opset: int | None) -> OnnxGraph:
-    from onnx_ir.passes.common import RemoveUnusedNodesPass
-
-    from odp.backends.onnx.check import check_model
-    from odp.backends.onnx.freeze import run_shape_inference
-    from odp.backends.onnx.legalise import legalise
-    from odp.rewriter.onnx_graph import OnnxGraph
-
-    if opset is None:
-        RemoveUnusedNodesPass()(graph.model)
-        run_shape_inference(graph.model)
-    else:
-        legalise(graph.model, opset)
-    check_model(graph.model)
-    return OnnxGraph(graph.model)
-
-
-def _counted(what: str, total: int, progress: Stage) -> Callable[[], None]:
-    done = 0
-
-    def advance() -> None:
-        nonlocal done
-        done += 1
-        progress(what, done, total)
-
-    progress(what, 0, total)
-    return advance
-
-
-def _warnings(feeds: Samples, selection: Selection) -> list[str]:
-    warnings = list(selection.warnings)
-    if feeds.source == "generated" and selection.choices:
-        warnings.insert(
-            0,
-            "domains were calibrated on RANDOM inputs, which real data may leave: "
-            "give real inputs with --calibrate data.npz",
-        )
-    return warnings
-
-
-def find_sites(
-    model: Model, shapes: Mapping[str, Sequence[int]] | None = None
-) -> tuple[list[Site], dict[str, int]]:
-    """Every site that the passes of `all` would rewrite, without running the model.
-
-    Args:
-        model: as for `rewrite`.
-        shapes: static shapes of inputs that have dynamic ones.
-
-    Returns:
-        The sites, and the transcendental operations that no pass takes, by type.
-
-    Raises:
-        OdpError: bad input.
-    """
-    from odp.backends.onnx.freeze import freeze_shapes, simplify
-    from odp.passes import registry
-    from odp.rewriter.calibration import Recorder
-    from odp.rewriter.manager import rewrite_graph, schedule
-    from odp.rewriter.onnx_graph import OnnxGraph
-    from odp.rewriter.onnx_vocabulary import is_transcendental
-
-    loaded, _ = _load(model)
-    freeze_shapes(loaded, shapes or {})
-    graph = OnnxGraph(simplify(loaded))
-    recorder = Recorder()
-    passes = [kind() for kind in registry().values() if kind.in_all]
-    rewrite_graph(graph, schedule(passes, registry()), recorder)
-    # What the recorder emitted in place of a site is transcendental too, and is not counted.
-    left = Counter(
-        node.native_type
-        for node in graph.nodes()
-        if not node.emitted and is_transcendental(node.native)
-    )
-    return list(recorder.sites.values()), dict(sorted(left.items()))

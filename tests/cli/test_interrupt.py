@@ -39,7 +39,7 @@ def model(tmp_path: Path, onnx_text: Callable[..., onnx.ModelProto]) -> Path:
 @pytest.mark.parametrize(
     ("place", "after"),
     [
-        ("odp.rewriter.calibration.calibrate", False),
+        ("odp.rewriter.onnx_calibration.calibrate", False),
         ("odp.rewriter.measurement.compare", False),
         ("odp.backends.onnx.legalise.legalise", False),
         ("odp.backends.onnx.save._write_single", True),

@@ -115,9 +115,12 @@ def test_a_file_imports_only_rooms_on_its_left(file: Path) -> None:
         allowed = {"odp.kernels", "odp.approximations"}
     else:
         allowed = set(ROOMS[: ROOMS.index(room) + 1])
+    # The torch.fx adapter is part of the rewriter, in files of its own that say so.
+    allowed_here = {"torch"} if room == "odp.rewriter" and file.name.startswith("fx_") else set()
     for line, module in imports(file):
         top = module.split(".")[0]
-        assert top not in FOREIGN_TO.get(room, set()), f"{file}:{line} imports {module}"
+        foreign = FOREIGN_TO.get(room, set()) - allowed_here
+        assert top not in foreign, f"{file}:{line} imports {module}"
         # `from odp import approximations` would name the house where it means a room.
         if module == "odp" and room != "odp":
             raise AssertionError(f"{file}:{line} imports the public package from inside")

@@ -1,0 +1,1 @@
+"""The torch backend: modules and exported programs in, rewritten modules out."""

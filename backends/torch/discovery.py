@@ -1,0 +1,91 @@
+"""Which torch functions hide a transcendental operation, in the forward of which module."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch.nn.modules import module as module_hooks
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from odp.rewriter.fx_transcendental import is_transcendental_call
+
+__all__ = ["Discovery", "Operations", "eagerly"]
+
+
+class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the operators that run inside, by name; transcendental ones apart.
+
+    What counts is what is executed: nothing that runs on tensors can hide from a dispatch mode.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.all: collections.Counter[str] = collections.Counter()
+        self.transcendental: collections.Counter[str] = collections.Counter()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        name = str(func._schema.name)
+        self.all[name] += 1
+        if is_transcendental_call(func, args, kwargs or {}):
+            self.transcendental[name] += 1
+        return func(*args, **(kwargs or {}))
+
+
+class Discovery(TorchFunctionMode):
+    """Watches a module run: every outermost torch function, and the innermost module around it.
+
+    Attributes:
+        found: modules to their functions, in the order of execution.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: dict[torch.nn.Module, dict[Callable[..., Any], None]] = {}
+        self._stack: list[torch.nn.Module] = []
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        with Operations() as operations:
+            result = func(*args, **(kwargs or {}))
+        if operations.transcendental and self._stack:
+            self.found.setdefault(self._stack[-1], {})[func] = None
+        return result
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        """Run modules inside; they must not be compiled."""
+        enter = module_hooks.register_module_forward_pre_hook(self._enter)
+        leave = module_hooks.register_module_forward_hook(self._leave, always_call=True)
+        try:
+            with torch.no_grad(), eagerly(), self:
+                yield
+        finally:
+            enter.remove()
+            leave.remove()
+            self._stack.clear()
+
+    def _enter(self, module: torch.nn.Module, args: Any) -> None:
+        del args
+        self._stack.append(module)
+
+    def _leave(self, module: torch.nn.Module, args: Any, result: Any) -> None:
+        del module, args, result
+        self._stack.pop()
+
+
+@contextlib.contextmanager
+def eagerly() -> Iterator[None]:
+    """Let functions that their author compiles (BitNet's quantisers) run uncompiled.
+
+    Compiling them for a few calls took 3 to 14 seconds, and a mode cannot look inside.
+    """
+    with torch.compiler.set_stance("force_eager"):
+        yield

@@ -1,0 +1,114 @@
+"""A module as one graph: what torch.export makes of it is calibrated, varied and rewritten."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import fx
+from torch.utils import _pytree as pytree
+
+from odp.backends.torch.call_signature import bind, named
+from odp.backends.torch.export import taken_apart
+from odp.backends.torch.inputs import Batches, Inputs
+from odp.backends.torch.program import Program
+from odp.backends.torch.recipe import Recipe, trace
+from odp.backends.torch.rewritten_module import attribute, rewritten
+from odp.rewriter.calibration import Observation, Recorder
+from odp.rewriter.fx_calibration import insert_observers
+from odp.rewriter.manager import Result, rewrite_graph
+from odp.rewriter.selection import Approximating, Selection
+from odp.rewriter.site import Request, Site
+
+__all__ = ["GraphTarget"]
+
+
+class GraphTarget:
+    """A module that becomes one rewritten graph behind its old forward.
+
+    Attributes:
+        module: the module; `finish` changes it.
+        program: its traced program; `finish` rewrites it.
+    """
+
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        requests: Sequence[Request],
+        example: Inputs,
+        dynamic_shapes: Any = None,
+        program: torch.export.ExportedProgram | None = None,
+    ) -> None:
+        """Trace `module`, unless it was traced already: it is the module of `program` then.
+
+        Raises:
+            OdpError: it cannot be exported with these inputs.
+        """
+        self.module = module
+        self.requests = requests
+        self.example = example
+        self.dynamic_shapes = dynamic_shapes
+        self._retraceable = program is None
+        if program is None:
+            self.program = trace(module, example, dynamic_shapes)
+        else:
+            bound = bind(module.forward, example.args, example.kwargs or {})
+            self.program = Program.of(taken_apart(program), named(bound))
+
+    def operations(self) -> tuple[dict[str, int], dict[str, int]]:
+        """Nodes of the graph by native type: all of them, and the transcendental ones."""
+        return self.program.graph.operations(), self.program.graph.transcendental()
+
+    def calibrate(
+        self, batches: Batches, advance: Callable[[], None]
+    ) -> tuple[dict[str, Site], dict[str, Observation]]:
+        """Find all sites and watch them while the module runs on data.
+
+        Args:
+            batches: inputs of the shapes that the module was exported for.
+            advance: called after each batch.
+
+        Raises:
+            OdpError: an input does not fit.
+        """
+        graph = self.program.graph.clone()
+        recorder = Recorder()
+        rewrite_graph(graph, self.requests, recorder)
+        observations = {site_id: Observation() for site_id in recorder.sites}
+        insert_observers(graph, recorder, observations)
+        for inputs in batches:
+            self._run(graph.module, inputs)
+            advance()
+        return recorder.sites, observations
+
+    @contextlib.contextmanager
+    def variant(
+        self, selection: Selection, enabled: Collection[str] | None
+    ) -> Iterator[Callable[[Inputs], Any]]:
+        """The module with the expressions of some passes only, as a function of its inputs."""
+        graph = self.program.graph.clone()
+        rewrite_graph(graph, self.requests, Approximating(selection, enabled))
+        graph.recompile()
+        yield lambda inputs: self._run(graph.module, inputs)
+
+    def finish(
+        self, selection: Selection, explain: frozenset[str] = frozenset()
+    ) -> tuple[torch.nn.Module, Result]:
+        """Rewrite for good, and let `module` run the result."""
+        result = rewrite_graph(self.program.graph, self.requests, Approximating(selection), explain)
+        recipe = Recipe(self.example, self.dynamic_shapes, self.requests, selection)
+        return rewritten(self.module, self.program, recipe if self._retraceable else None), result
+
+    def _run(self, graph: fx.GraphModule, inputs: Inputs) -> Any:
+        signature = self.program.signature
+        arguments = named(bind(self.module.forward, inputs.args, inputs.kwargs or {}))
+        example = named(bind(self.module.forward, self.example.args, self.example.kwargs or {}))
+        # Options that are no tensors, such as use_cache=False, are those of the example.
+        values = [arguments.get(name, example[name]) for name in signature.arguments]
+        leaves = signature.flatten(values)
+        tensors = [attribute(self.module, name) for name in signature.tensors]
+        with torch.no_grad():
+            results = graph(*tensors, *leaves)
+        return pytree.tree_unflatten(list(results[len(signature.written) :]), signature.output_spec)

@@ -1,0 +1,142 @@
+"""What a module is run on: example inputs, batches of tensors, or windows of text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from odp.approximations.errors import OdpError
+
+__all__ = ["Batches", "Inputs", "as_inputs", "batches_of", "moved"]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The inputs of one call of a module."""
+
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] | None = None
+
+    def call(self, module: Any) -> Any:
+        """What `module` returns for these inputs."""
+        return module(*self.args, **(self.kwargs or {}))
+
+    @property
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The tensors among the inputs, by name or position."""
+        pairs = [
+            *((str(i), value) for i, value in enumerate(self.args)),
+            *(self.kwargs or {}).items(),
+        ]
+        return {name: value for name, value in pairs if isinstance(value, torch.Tensor)}
+
+
+class Batches:
+    """Inputs that can be gone through several times.
+
+    Attributes:
+        source: where they come from, for the report.
+        limit: go through at most so many of them; None for all.
+    """
+
+    def __init__(self, source: str, batches: Iterable[Inputs], limit: int | None = None) -> None:
+        self.source = source
+        self.limit = limit
+        self._batches = batches
+
+    def __iter__(self) -> Iterator[Inputs]:
+        count = 0
+        for inputs in self._batches:
+            if self.limit is not None and count >= self.limit:
+                return
+            count += 1
+            yield inputs
+        if count == 0:
+            raise OdpError(f"{self.source}: there is no input to calibrate on")
+
+    @property
+    def count(self) -> int | None:
+        """How many there are, if that is known before the end."""
+        try:
+            total = len(self._batches)  # type: ignore[arg-type]
+        except TypeError:
+            return self.limit
+        return total if self.limit is None else min(total, self.limit)
+
+
+def as_inputs(given: Any, what: str) -> Inputs:
+    """Inputs from a tensor, a tuple of positional ones, or a mapping from names.
+
+    Raises:
+        OdpError: it is nothing of that.
+    """
+    if isinstance(given, Inputs):
+        return given
+    if isinstance(given, torch.Tensor):
+        return Inputs((given,))
+    if isinstance(given, Mapping):
+        return Inputs((), dict(given))
+    if isinstance(given, tuple):
+        return Inputs(given)
+    raise OdpError(
+        f"{what} must be a tensor, a tuple of positional inputs or a dict of inputs by name, "
+        f"not a {type(given).__name__}"
+    )
+
+
+def batches_of(calibration: Any, limit: int | None) -> Batches:
+    """Batches from one set of inputs, or from a list or any other iterable of them.
+
+    A tensor, tuple or mapping is one batch; a list, a data loader or another iterable that can be
+    gone through more than once holds several.
+
+    Raises:
+        OdpError: it is nothing of that.
+    """
+    if isinstance(calibration, torch.Tensor | Mapping | tuple | Inputs):
+        return Batches("inputs", [as_inputs(calibration, "calibration")])
+    if isinstance(calibration, Sequence):
+        listed = [as_inputs(item, "each item of calibration") for item in calibration]
+        return Batches("inputs", listed, limit)
+    if isinstance(calibration, Iterator):
+        # Domains are found in one go, the error is measured in another.
+        taken = [as_inputs(item, "each item of calibration") for item in _first(calibration, limit)]
+        return Batches("inputs", taken)
+    if isinstance(calibration, Iterable):
+        return Batches("inputs", _Converted(calibration), limit)
+    raise OdpError(
+        "calibration must be inputs (a tensor, tuple or dict), a list of inputs, texts with a "
+        f"tokenizer, or the path of a text or of ranges, not a {type(calibration).__name__}"
+    )
+
+
+def moved(value: Any, device: torch.device) -> Any:
+    """A nested input with its tensors on another device."""
+    from torch.utils import _pytree as pytree
+
+    return pytree.tree_map_only(torch.Tensor, lambda tensor: tensor.to(device), value)
+
+
+class _Converted:
+    """An iterable of inputs over an iterable of what users give."""
+
+    def __init__(self, source: Iterable[Any]) -> None:
+        self._source = source
+
+    def __iter__(self) -> Iterator[Inputs]:
+        return (as_inputs(item, "each item of calibration") for item in self._source)
+
+    def __len__(self) -> int:
+        return len(self._source)  # type: ignore[arg-type]
+
+
+def _first(iterator: Iterator[Any], limit: int | None) -> list[Any]:
+    taken: list[Any] = []
+    for item in iterator:
+        if limit is not None and len(taken) >= limit:
+            break
+        taken.append(item)
+    return taken

@@ -1,0 +1,210 @@
+"""A module that keeps its class: the transcendental functions in its submodules are rewritten."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional
+
+from odp.approximations.errors import OdpError
+from odp.backends.torch.discovery import Discovery, Operations, eagerly
+from odp.backends.torch.function_call import AttentionCall, FunctionCall
+from odp.backends.torch.inputs import Batches, Inputs
+from odp.backends.torch.rational_calls import Calls, intercept
+from odp.backends.torch.rational_class import original_class
+from odp.backends.torch.rotary_table import tabulate
+from odp.rewriter.calibration import Observation, Recorder
+from odp.rewriter.fx_calibration import insert_observers
+from odp.rewriter.fx_graph import FxGraph
+from odp.rewriter.manager import Result, rewrite_graph
+from odp.rewriter.selection import Approximating, Selection
+from odp.rewriter.site import Implementation, Outcome, Request, Site
+
+__all__ = ["ModulesTarget"]
+
+_ATTENTION = torch.nn.functional.scaled_dot_product_attention
+_ROTATIONS = frozenset({"sin", "cos"})
+
+
+class _Rewriting:
+    """Rewrites the graphs of calls, now and when a call meets new types later."""
+
+    def __init__(
+        self,
+        requests: Sequence[Request],
+        implementation: Implementation,
+        explain: frozenset[str],
+    ) -> None:
+        self.requests = requests
+        self.implementation = implementation
+        self.explain = explain
+        self.result = Result()
+        self._seen: set[str] = set()
+
+    def __call__(self, graph: FxGraph) -> None:
+        result = rewrite_graph(graph, self.requests, self.implementation, self.explain)
+        # A call with several graphs, one for each type of its tensors, counts once.
+        if graph.scope not in self._seen:
+            self._seen.add(graph.scope)
+            self.result.include(result)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What was found is in the report, and its nodes need not be copied with every module.
+        return self.__dict__ | {"result": Result()}
+
+
+class ModulesTarget:
+    """A module whose submodules call rational expressions in the place of some torch functions.
+
+    Attributes:
+        module: the module; it is changed from the start.
+    """
+
+    def __init__(
+        self, module: torch.nn.Module, requests: Sequence[Request], example: Inputs
+    ) -> None:
+        """Run `module` once on `example` to see which functions it calls.
+
+        Raises:
+            OdpError: it does not run, or hides its softmax in a kernel.
+        """
+        self.module = module
+        self.requests = requests
+        self.example = example
+        self._rotary = Outcome()
+        self._operations = self._counted()
+        self._paths = {m: path for path, m in module.named_modules(remove_duplicate=False)}
+        discovery = Discovery()
+        with discovery.watching():
+            example.call(module)
+            self._generate(example)
+        self._calls: list[FunctionCall] = []
+        for owner, functions in discovery.found.items():
+            self._take(owner, functions)
+
+    def operations(self) -> tuple[dict[str, int], dict[str, int]]:
+        """Operators that one run on the example executed: all of them, and the transcendental."""
+        return self._operations
+
+    def calibrate(
+        self, batches: Batches, advance: Callable[[], None]
+    ) -> tuple[dict[str, Site], dict[str, Observation]]:
+        """Find all sites and watch them while the module runs on data.
+
+        Args:
+            batches: inputs of any shape.
+            advance: called after each batch.
+
+        Raises:
+            OdpError: the module does not run on an input.
+        """
+        recorder = Recorder()
+        observations: dict[str, Observation] = {}
+
+        def record(graph: FxGraph) -> None:
+            rewrite_graph(graph, self.requests, recorder)
+            for site_id in recorder.sites:
+                observations.setdefault(site_id, Observation())
+            insert_observers(graph, recorder, observations)
+            recorder.values.clear()
+
+        self._use(record)
+        with torch.no_grad(), eagerly():
+            for inputs in batches:
+                self._call(inputs)
+                advance()
+            self._generate(self.example)
+        self._use(None)
+        return recorder.sites, observations
+
+    @contextlib.contextmanager
+    def variant(
+        self, selection: Selection, enabled: Collection[str] | None
+    ) -> Iterator[Callable[[Inputs], Any]]:
+        """The module with the expressions of some passes only, as a function of its inputs."""
+        self._rewrite(Approximating(selection, enabled))
+        with torch.no_grad(), eagerly():
+            yield self._call
+        self._use(None)
+
+    def finish(
+        self, selection: Selection, explain: frozenset[str] = frozenset()
+    ) -> tuple[torch.nn.Module, Result]:
+        """Rewrite for good."""
+        result = self._rewrite(Approximating(selection), explain)
+        if self._rotary.folded:
+            result.outcomes.setdefault("rope", Outcome())
+            tables = Result(outcomes={"rope": self._rotary})
+            result.include(tables)
+            # What the passes could not see was done here.
+            result.skipped["rope"] = []
+        return self.module, result
+
+    def _rewrite(
+        self, implementation: Implementation, explain: frozenset[str] = frozenset()
+    ) -> Result:
+        rewriting = _Rewriting(self.requests, implementation, explain)
+        self._use(rewriting)
+        return rewriting.result
+
+    def _use(self, finish: Callable[[FxGraph], None] | None) -> None:
+        for call in self._calls:
+            call.use(finish)
+
+    def _call(self, inputs: Inputs) -> Any:
+        try:
+            return inputs.call(self.module)
+        except (TypeError, RuntimeError, ValueError, IndexError) as error:
+            raise OdpError(
+                f"{original_class(self.module).__name__} does not run on the inputs "
+                f"({', '.join(inputs.tensors)}): {' '.join(str(error).split())[:240]}"
+            ) from None
+
+    def _counted(self) -> tuple[dict[str, int], dict[str, int]]:
+        with torch.no_grad(), eagerly(), Operations() as operations:
+            self._call(self.example)
+        return (
+            dict(sorted(operations.all.items())),
+            dict(sorted(operations.transcendental.items())),
+        )
+
+    def _take(self, owner: torch.nn.Module, functions: Collection[Callable[..., Any]]) -> None:
+        path, kind = self._paths[owner], original_class(owner).__name__
+        rope = next((r for r in self.requests if r.rewrite.name == "rope"), None)
+        if rope is not None and {f.__name__ for f in functions} >= _ROTATIONS:
+            count = tabulate(owner, getattr(rope.rewrite, "positions", None))
+            if count is not None:
+                for pattern in ("rope_sin", "rope_cos"):
+                    self._rotary.patterns[pattern] = self._rotary.patterns.get(pattern, 0) + 1
+                self._rotary.folded += 2
+                self._rotary.notes = [f"sine and cosine became exact tables of {count:,} positions"]
+                return
+        calls: Calls = {}
+        for function in functions:
+            if function is _ATTENTION:
+                attention = AttentionCall(path, kind)
+                calls[function] = attention
+                self._calls.append(attention.softmax)
+            else:
+                calls[function] = call = FunctionCall(function, path, kind)
+                self._calls.append(call)
+        intercept(owner, calls)
+
+    def _generate(self, example: Inputs) -> None:
+        """Let a language model decode two tokens: with a cache other functions may run."""
+        ids = (example.kwargs or {}).get("input_ids", example.args[0] if example.args else None)
+        if not callable(getattr(self.module, "generate", None)) or not isinstance(
+            ids, torch.Tensor
+        ):
+            return
+        can = getattr(self.module, "can_generate", None)
+        if callable(can) and not can():
+            return
+        from odp.backends.torch.export import silenced
+
+        # Whether and how a model generates is its own affair; it was run on its inputs before.
+        with silenced(), contextlib.suppress(Exception):
+            self.module.generate(ids[:1, :8], max_new_tokens=3, do_sample=False, pad_token_id=0)  # type: ignore[operator]

@@ -1,0 +1,268 @@
+"""`odp.rewrite` for torch: from a module to the same module without transcendental functions."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager
+from typing import Any, Literal, Protocol
+
+import torch
+
+import odp
+from odp.approximations.errors import OdpError
+from odp.backends.torch.calibration_data import (
+    CalibrationData,
+    calibration_data,
+    example_of,
+    is_pretrained,
+)
+from odp.backends.torch.discovery import Operations, eagerly
+from odp.backends.torch.export import check_parameters
+from odp.backends.torch.fingerprint import DataFingerprint, module_fingerprint
+from odp.backends.torch.graph_target import GraphTarget
+from odp.backends.torch.inputs import Batches, Inputs
+from odp.backends.torch.modules_target import ModulesTarget
+from odp.backends.torch.output_error import errors_by_pass
+from odp.job import Job
+from odp.rewriter.calibration import Observation
+from odp.rewriter.manager import Result, schedule
+from odp.rewriter.ranges import Ranges
+from odp.rewriter.report import ModelRecord, Report
+from odp.rewriter.reporting import approximant_records, pass_records, site_records
+from odp.rewriter.selection import Selection, select
+from odp.rewriter.site import Site
+
+__all__ = ["Structure", "rewrite_module"]
+
+Structure = Literal["graph", "modules"]
+"""What a module becomes: one rewritten graph behind its forward, or itself with other functions."""
+
+_MEASURED = 8
+"""Batches on which the error of each pass is measured, unless `samples` says otherwise."""
+
+
+class Target(Protocol):
+    """A module that can be calibrated, varied and rewritten."""
+
+    @property
+    def module(self) -> torch.nn.Module:
+        """The module."""
+
+    def operations(self) -> tuple[dict[str, int], dict[str, int]]:
+        """Operations by type: all of them, and the transcendental ones."""
+
+    def calibrate(
+        self, batches: Batches, advance: Callable[[], None]
+    ) -> tuple[dict[str, Site], dict[str, Observation]]:
+        """Find all sites and watch them on data."""
+
+    def variant(
+        self, selection: Selection, enabled: Collection[str] | None
+    ) -> AbstractContextManager[Callable[[Inputs], Any]]:
+        """The module with some passes, as a function of its inputs."""
+
+    def finish(
+        self, selection: Selection, explain: frozenset[str]
+    ) -> tuple[torch.nn.Module, Result]:
+        """Rewrite for good."""
+
+
+def rewrite_module(
+    module: torch.nn.Module | torch.export.ExportedProgram,
+    job: Job,
+    *,
+    example_inputs: Any = None,
+    tokenizer: Any = None,
+    dynamic_shapes: Any = None,
+    structure: Structure | None = None,
+    context: int | None = None,
+    share_parameters: bool = False,
+) -> tuple[torch.nn.Module, Report, Ranges]:
+    """Replace the transcendental functions of a torch module; see `odp.rewrite`.
+
+    Args:
+        module: the module or exported program; unchanged.
+        job: what is asked for.
+        example_inputs: see `odp.rewrite`, as all that follow.
+        tokenizer: see there.
+        dynamic_shapes: see there.
+        structure: see there.
+        context: see there.
+        share_parameters: see there.
+
+    Returns:
+        The rewritten module, the report, and what calibration saw.
+
+    Raises:
+        OdpError: bad input; one line that says what, where and what to do.
+    """
+    job.progress("load", 0, 1)
+    program = module if isinstance(module, torch.export.ExportedProgram) else None
+    original = program.module() if program is not None else module
+    assert isinstance(original, torch.nn.Module)
+    check_parameters(original)
+    chosen = _structure(structure, original, program)
+    data = calibration_data(
+        original,
+        job.calibration,
+        example_of(example_inputs, program),
+        tokenizer,
+        context=context,
+        samples=job.samples,
+        seed=job.seed,
+        static=chosen == "graph",
+    )
+    requests = schedule(job.typed, job.available)
+    own = _copied(original, share_parameters)
+    target: Target
+    if chosen == "modules":
+        target = ModulesTarget(own, requests, data.example)
+    else:
+        target = GraphTarget(own, requests, data.example, dynamic_shapes, program)
+    job.progress("load", 1, 1)
+
+    sites, observations, ranges = _calibrated(target, data, original, job)
+    job.progress("approximate", 0, 1)
+    selection = select(sites, observations, job.defaults)
+    job.progress("approximate", 1, 1)
+    return _rewritten(target, original, chosen, data, ranges, selection, sites, observations, job)
+
+
+def _structure(
+    wanted: str | None, module: torch.nn.Module, program: torch.export.ExportedProgram | None
+) -> str:
+    if wanted not in (None, "graph", "modules"):
+        raise OdpError(f"structure is 'graph' or 'modules', not '{wanted}'")
+    if wanted == "modules" and program is not None:
+        raise OdpError("an exported program is a graph; structure='modules' needs its module")
+    return wanted or ("modules" if is_pretrained(module) else "graph")
+
+
+def _copied(module: torch.nn.Module, share_parameters: bool) -> torch.nn.Module:
+    """A module of its own, whose parameters are copies, or aliases of the same memory."""
+    memo: dict[int, Any] = {}
+    if share_parameters:
+        for parameter in module.parameters():
+            alias = torch.nn.Parameter(parameter.detach(), parameter.requires_grad)
+            memo[id(parameter)] = alias
+    try:
+        return copy.deepcopy(module, memo)
+    except (RuntimeError, TypeError) as error:
+        raise OdpError(
+            f"cannot copy {type(module).__name__} ({' '.join(str(error).split())[:200]}); "
+            "remove tensors with a gradient history, hooks or locks from its attributes"
+        ) from None
+
+
+def _calibrated(
+    target: Target, data: CalibrationData, original: torch.nn.Module, job: Job
+) -> tuple[dict[str, Site], dict[str, Observation], Ranges]:
+    """All sites, what they saw, now or on an earlier occasion, and the ranges to keep."""
+    watched = _Watched(data.batches)
+    advance = job.counted("calibrate", data.batches.count or 0)
+    sites, observations = target.calibrate(watched, advance)
+    fingerprint = module_fingerprint(original)
+    if data.ranges is None:
+        digest, samples = watched.fingerprint.hexdigest(), watched.fingerprint.samples
+        source = data.batches.source
+        return sites, observations, Ranges(fingerprint, digest, source, samples, observations)
+    observations, warnings = data.ranges.matching(sites, fingerprint)
+    data.warnings.extend(warnings)
+    return sites, observations, data.ranges
+
+
+class _Watched(Batches):
+    """Batches that leave their fingerprint behind as they go by."""
+
+    def __init__(self, batches: Batches) -> None:
+        super().__init__(batches.source, batches)
+        self.fingerprint = DataFingerprint()
+
+    def __iter__(self) -> Any:
+        for inputs in super().__iter__():
+            self.fingerprint.add(inputs)
+            yield inputs
+
+
+def _rewritten(
+    target: Target,
+    original: torch.nn.Module,
+    structure: str,
+    data: CalibrationData,
+    ranges: Ranges,
+    selection: Selection,
+    sites: dict[str, Site],
+    observations: dict[str, Observation],
+    job: Job,
+) -> tuple[torch.nn.Module, Report, Ranges]:
+    """Measure every pass, rewrite, and write everything down."""
+    active = {site_id.split("/", 1)[0] for site_id in selection.choices}
+    names = [rewrite.name for rewrite in job.typed if rewrite.name in active]
+    isolated, cumulative = (
+        errors_by_pass(
+            original,
+            lambda enabled: target.variant(selection, enabled),
+            names,
+            data.batches,
+            job.samples or _MEASURED,
+            lambda done, total: job.progress("measure", done, total),
+        )
+        if job.measure
+        else ({}, {})
+    )
+    job.progress("rewrite", 0, 1)
+    before = target.operations()
+    module, result = target.finish(selection, frozenset(job.explain))
+    after = target.operations() if structure == "graph" else _executed(module, data.example)
+    job.progress("rewrite", 1, 1)
+
+    records, keys = approximant_records(selection)
+    report = Report(
+        version=odp.__version__,
+        model=_record(original, data.example, before, after),
+        calibration={
+            "source": ranges.source,
+            "samples": ranges.samples,
+            "margin": job.defaults.margin,
+        },
+        passes=pass_records(job.typed, job.named, result, sites, selection),
+        sites=site_records(sites, observations, selection, keys),
+        approximants=records,
+        total=cumulative.get(names[-1], {}) if names else {},
+        warnings=[*data.warnings, *selection.warnings],
+        near_misses=result.near_misses,
+    )
+    for record in report.passes:
+        record.isolated = isolated.get(record.name, {})
+        record.cumulative = cumulative.get(record.name, {})
+    return module, report, ranges
+
+
+def _executed(module: torch.nn.Module, example: Inputs) -> tuple[dict[str, int], dict[str, int]]:
+    """Operators that one run executes: all of them, and the transcendental ones."""
+    with torch.no_grad(), eagerly(), Operations() as counted:
+        example.call(module)
+    return dict(sorted(counted.all.items())), dict(sorted(counted.transcendental.items()))
+
+
+def _record(
+    original: torch.nn.Module,
+    example: Inputs,
+    before: tuple[dict[str, int], dict[str, int]],
+    after: tuple[dict[str, int], dict[str, int]],
+) -> ModelRecord:
+    name = getattr(getattr(original, "config", None), "_name_or_path", "")
+    return ModelRecord(
+        path=name or type(original).__name__,
+        opset_before=None,
+        opset_after=None,
+        nodes_before=sum(before[0].values()),
+        nodes_after=sum(after[0].values()),
+        parameters=sum(parameter.numel() for parameter in original.parameters()),
+        inputs={key: list(tensor.shape) for key, tensor in example.tensors.items()},
+        ops_before=before[0],
+        ops_after=after[0],
+        transcendental_before=before[1],
+        transcendental_after=after[1],
+    )
