@@ -37,6 +37,7 @@ class Observation:
         elements: inputs in one run of the model.
         masked: whether masks were seen.
         undefined: whether anything that is not a number was seen, as -inf - (-inf) is.
+        minus_infinity: whether -inf was seen, of which exp makes an exact zero.
         unseen: why nothing was seen, where that is not for the data to change.
         samples: up to 65,536 inputs, evenly sampled, the extremes included.
     """
@@ -46,6 +47,7 @@ class Observation:
     elements: int = 0
     masked: bool = False
     undefined: bool = False
+    minus_infinity: bool = False
     unseen: str = ""
     samples: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
 
@@ -59,6 +61,7 @@ class Observation:
         self.elements = max(self.elements, array.size)
         values = np.asarray(array, dtype=np.float64).reshape(-1)
         self.undefined |= bool(np.isnan(values).any())
+        self.minus_infinity |= bool(np.isneginf(values).any())
         values = values[np.isfinite(values)]
         if maskable:
             data = values[values > MASK_THRESHOLD]

@@ -75,6 +75,7 @@ def observe(observation: Observation, x: torch.Tensor, maskable: bool) -> None:
         observation.extend(low, high, _sample(values, low, high))
         return
     observation.undefined |= bool(values.isnan().any())
+    observation.minus_infinity |= bool(values.isneginf().any())
     kept = values.isfinite()
     if maskable:
         kept &= values > MASK_THRESHOLD

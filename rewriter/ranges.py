@@ -118,6 +118,7 @@ def _plain(seen: Observation) -> dict[str, Any]:
         "elements": seen.elements,
         "masked": seen.masked,
         "undefined": seen.undefined,
+        "minus_infinity": seen.minus_infinity,
         "unseen": seen.unseen,
         "quantiles": quantiles,
     }
@@ -128,6 +129,7 @@ def _observation(plain: Mapping[str, Any]) -> Observation:
         elements=int(plain["elements"]),
         masked=bool(plain["masked"]),
         undefined=bool(plain["undefined"]),
+        minus_infinity=bool(plain["minus_infinity"]),
         unseen=str(plain["unseen"]),
     )
     if plain["low"] is not None:

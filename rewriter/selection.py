@@ -171,12 +171,16 @@ def _choose(
     parameters: dict[str, Any] = dict(options.scheme_parameters())
     for relaxation in relaxations:
         for domain in dict.fromkeys((wide, _narrow(wide, site, observation))):
+            relative = _is_relative(site, function, domain)
+            # Of weights that are all far below 1 only their size relative to the largest counts.
+            small = function.name == "exp" and not relative and options.relative is None
+            scale = math.exp(min(domain.hi, 0.0)) if small else 1.0
             try:
                 approximant = approximate(
                     function,
                     domain,
-                    error=budget * relaxation,
-                    relative=_is_relative(site, function, domain),
+                    error=budget * relaxation * scale,
+                    relative=relative,
                     histogram=_histogram(site, observation, function, domain),
                     scheme=options.scheme,
                     formula=options.formula,
@@ -221,11 +225,16 @@ def domain_of(
             f"{observation.unseen or 'was never reached by the calibration data'}; "
             f"give a domain with {site.request.typed}{{domain=lo:hi}}"
         )
-    low, high = _widened(observation, margin, function)
+    budget = options.error if options.error is not None else defaults.error
+    vanishing = -math.inf
+    if function.name == "exp" and guard == "clip":
+        # Where even the largest input is a mask, as in the first step of RWKV, all are zeros.
+        largest = min(max(observation.high, SOFTMAX_CUTOFF), 0.0)
+        vanishing = largest + math.log(min(budget, 1.0) / 8)
+    low, high = _widened(observation, margin, function, vanishing)
     if function.centre is not None or function.parity is not None:
         low, high = -max(-low, high), max(-low, high)
     if guard == "clip":
-        budget = options.error if options.error is not None else defaults.error
         low, high = _within_saturation(low, high, function, budget)
     if site.maskable and observation.masked and mask_value is not None:
         low += mask_value
@@ -241,14 +250,23 @@ def domain_of(
     return Interval(low, high)
 
 
-def _widened(observation: Observation, margin: float, function: Function) -> tuple[float, float]:
-    low, high = observation.low, observation.high
+def _widened(
+    observation: Observation, margin: float, function: Function, vanishing: float
+) -> tuple[float, float]:
+    """The range that was seen, with its margin, down to where the function is as good as zero.
+
+    -inf stands for a mask, or for the part of a matrix of decays that is not used: clipped at the
+    smallest finite input, its exp would come out as anything but zero.
+    """
+    low, high = max(observation.low, vanishing), max(observation.high, vanishing)
+    if observation.minus_infinity and vanishing > -math.inf:
+        low = vanishing
     if function.positive_scale and low > 0.0:
         # At least an octave: a range seen on few samples says little about its ends.
         factor = 2.0 ** max(1.0, margin * math.log2(high / low))
         return low / factor, high * factor
     extent = high - low if high > low else max(abs(high), 1.0)
-    return low - margin * extent, high + margin * extent
+    return max(low - margin * extent, vanishing), high + margin * extent
 
 
 def _within_saturation(

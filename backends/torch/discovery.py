@@ -12,9 +12,10 @@ from torch.nn.modules import module as module_hooks
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from odp.backends.torch.eager import eagerly
 from odp.rewriter.fx_transcendental import is_transcendental_call
 
-__all__ = ["Discovery", "Operations", "eagerly"]
+__all__ = ["Discovery", "Operations"]
 
 
 class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -45,8 +46,14 @@ class Discovery(TorchFunctionMode):
         found: modules to their functions, in the order of execution.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, root: torch.nn.Module) -> None:
+        """Watch `root` and the modules in it.
+
+        A module that is none of its submodules, such as an activation that a library keeps for all
+        models, counts as part of the one that calls it.
+        """
         super().__init__()
+        self._known = set(root.modules())
         self.found: dict[torch.nn.Module, dict[Callable[..., Any], None]] = {}
         self._stack: list[torch.nn.Module] = []
 
@@ -74,18 +81,10 @@ class Discovery(TorchFunctionMode):
 
     def _enter(self, module: torch.nn.Module, args: Any) -> None:
         del args
-        self._stack.append(module)
+        if module in self._known:
+            self._stack.append(module)
 
     def _leave(self, module: torch.nn.Module, args: Any, result: Any) -> None:
-        del module, args, result
-        self._stack.pop()
-
-
-@contextlib.contextmanager
-def eagerly() -> Iterator[None]:
-    """Let functions that their author compiles (BitNet's quantisers) run uncompiled.
-
-    Compiling them for a few calls took 3 to 14 seconds, and a mode cannot look inside.
-    """
-    with torch.compiler.set_stance("force_eager"):
-        yield
+        del args, result
+        if module in self._known:
+            self._stack.pop()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import fx
@@ -46,7 +46,10 @@ class FunctionCall:
     Attributes:
         scope: where the call is: the path of the module and the name of the function.
         finish: what is done to each graph; None to call the function as it is.
+        tracing: whether a call is being traced, so that the modules around it must not intercept.
     """
+
+    tracing: ClassVar[bool] = False
 
     def __init__(self, function: Callable[..., Any], path: str, kind: str) -> None:
         """Prepare calls of `function` from the module at `path`, of class `kind`."""
@@ -130,10 +133,14 @@ class FunctionCall:
             return function(*_filled(args, remaining), **_filled(kwargs, remaining))
 
         tensors = [_without_gradient(tensor) for tensor in _tensors(args, kwargs)]
-        with torch.no_grad():
-            module = make_fx(call, decomposition_table(), tracing_mode="fake", pre_dispatch=True)(
-                *tensors
-            )
+        FunctionCall.tracing = True
+        try:
+            with torch.no_grad():
+                module = make_fx(
+                    call, decomposition_table(), tracing_mode="fake", pre_dispatch=True
+                )(*tensors)
+        finally:
+            FunctionCall.tracing = False
         for node in list(module.graph.nodes):
             _make_functional(node)
         any_size = not any(_name(node) in _SIZED for node in module.graph.nodes)

@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 from odp.backends.torch.call_signature import bind, named
 from odp.backends.torch.export import taken_apart
-from odp.backends.torch.inputs import Batches, Inputs
+from odp.backends.torch.inputs import Batches, Inputs, run
 from odp.backends.torch.program import Program
 from odp.backends.torch.recipe import Recipe, trace
 from odp.backends.torch.rewritten_module import attribute, rewritten
@@ -52,6 +52,9 @@ class GraphTarget:
         self.dynamic_shapes = dynamic_shapes
         self._retraceable = program is None
         if program is None:
+            # Some modules prepare themselves in their first call (RWKV rescales its weights), which
+            # must not become part of the graph.
+            run(module, example)
             self.program = trace(module, example, dynamic_shapes)
         else:
             bound = bind(module.forward, example.args, example.kwargs or {})

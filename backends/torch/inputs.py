@@ -9,8 +9,10 @@ from typing import Any
 import torch
 
 from odp.approximations.errors import OdpError
+from odp.backends.torch.eager import eagerly
+from odp.backends.torch.rational_class import original_class
 
-__all__ = ["Batches", "Inputs", "as_inputs", "batches_of", "moved"]
+__all__ = ["Batches", "Inputs", "as_inputs", "batches_of", "run"]
 
 
 @dataclass(frozen=True)
@@ -113,11 +115,21 @@ def batches_of(calibration: Any, limit: int | None) -> Batches:
     )
 
 
-def moved(value: Any, device: torch.device) -> Any:
-    """A nested input with its tensors on another device."""
-    from torch.utils import _pytree as pytree
+def run(module: torch.nn.Module, inputs: Inputs) -> Any:
+    """What `module` returns for `inputs`, eagerly and without gradients.
 
-    return pytree.tree_map_only(torch.Tensor, lambda tensor: tensor.to(device), value)
+    Raises:
+        OdpError: it does not run on them.
+    """
+    try:
+        with eagerly():
+            return inputs.call(module)
+    except (TypeError, RuntimeError, ValueError, IndexError, AttributeError) as error:
+        names = ", ".join(f"{name} {list(t.shape)}" for name, t in inputs.tensors.items())
+        reason = " ".join(str(error).split())[:240]
+        raise OdpError(
+            f"{original_class(module).__name__} does not run on its inputs ({names}): {reason}"
+        ) from None
 
 
 class _Converted:

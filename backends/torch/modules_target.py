@@ -9,10 +9,10 @@ from typing import Any
 import torch
 import torch.nn.functional
 
-from odp.approximations.errors import OdpError
-from odp.backends.torch.discovery import Discovery, Operations, eagerly
+from odp.backends.torch.discovery import Discovery, Operations
+from odp.backends.torch.eager import eagerly
 from odp.backends.torch.function_call import AttentionCall, FunctionCall
-from odp.backends.torch.inputs import Batches, Inputs
+from odp.backends.torch.inputs import Batches, Inputs, run
 from odp.backends.torch.rational_calls import Calls, intercept
 from odp.backends.torch.rational_class import original_class
 from odp.backends.torch.rotary_table import tabulate
@@ -77,9 +77,9 @@ class ModulesTarget:
         self._rotary = Outcome()
         self._operations = self._counted()
         self._paths = {m: path for path, m in module.named_modules(remove_duplicate=False)}
-        discovery = Discovery()
+        discovery = Discovery(module)
         with discovery.watching():
-            example.call(module)
+            run(module, example)
             self._generate(example)
         self._calls: list[FunctionCall] = []
         for owner, functions in discovery.found.items():
@@ -112,11 +112,10 @@ class ModulesTarget:
             recorder.values.clear()
 
         self._use(record)
-        with torch.no_grad(), eagerly():
-            for inputs in batches:
-                self._call(inputs)
-                advance()
-            self._generate(self.example)
+        for inputs in batches:
+            run(self.module, inputs)
+            advance()
+        self._generate(self.example)
         self._use(None)
         return recorder.sites, observations
 
@@ -126,8 +125,7 @@ class ModulesTarget:
     ) -> Iterator[Callable[[Inputs], Any]]:
         """The module with the expressions of some passes only, as a function of its inputs."""
         self._rewrite(Approximating(selection, enabled))
-        with torch.no_grad(), eagerly():
-            yield self._call
+        yield lambda inputs: run(self.module, inputs)
         self._use(None)
 
     def finish(
@@ -154,18 +152,9 @@ class ModulesTarget:
         for call in self._calls:
             call.use(finish)
 
-    def _call(self, inputs: Inputs) -> Any:
-        try:
-            return inputs.call(self.module)
-        except (TypeError, RuntimeError, ValueError, IndexError) as error:
-            raise OdpError(
-                f"{original_class(self.module).__name__} does not run on the inputs "
-                f"({', '.join(inputs.tensors)}): {' '.join(str(error).split())[:240]}"
-            ) from None
-
     def _counted(self) -> tuple[dict[str, int], dict[str, int]]:
-        with torch.no_grad(), eagerly(), Operations() as operations:
-            self._call(self.example)
+        with Operations() as operations:
+            run(self.module, self.example)
         return (
             dict(sorted(operations.all.items())),
             dict(sorted(operations.transcendental.items())),
@@ -206,5 +195,5 @@ class ModulesTarget:
         from odp.backends.torch.export import silenced
 
         # Whether and how a model generates is its own affair; it was run on its inputs before.
-        with silenced(), contextlib.suppress(Exception):
+        with eagerly(), silenced(), contextlib.suppress(Exception):
             self.module.generate(ids[:1, :8], max_new_tokens=3, do_sample=False, pad_token_id=0)  # type: ignore[operator]

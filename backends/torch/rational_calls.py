@@ -28,7 +28,7 @@ class _Interception(TorchFunctionMode):
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
         call = self.calls.get(func)
-        if call is None:
+        if call is None or FunctionCall.tracing:
             return func(*args, **(kwargs or {}))
         return call(*args, **(kwargs or {}))
 

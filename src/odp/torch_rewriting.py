@@ -17,11 +17,11 @@ from odp.backends.torch.calibration_data import (
     example_of,
     is_pretrained,
 )
-from odp.backends.torch.discovery import Operations, eagerly
+from odp.backends.torch.discovery import Operations
 from odp.backends.torch.export import check_parameters
 from odp.backends.torch.fingerprint import DataFingerprint, module_fingerprint
 from odp.backends.torch.graph_target import GraphTarget
-from odp.backends.torch.inputs import Batches, Inputs
+from odp.backends.torch.inputs import Batches, Inputs, run
 from odp.backends.torch.modules_target import ModulesTarget
 from odp.backends.torch.output_error import errors_by_pass
 from odp.job import Job
@@ -241,8 +241,8 @@ def _rewritten(
 
 def _executed(module: torch.nn.Module, example: Inputs) -> tuple[dict[str, int], dict[str, int]]:
     """Operators that one run executes: all of them, and the transcendental ones."""
-    with torch.no_grad(), eagerly(), Operations() as counted:
-        example.call(module)
+    with Operations() as counted:
+        run(module, example)
     return dict(sorted(counted.all.items())), dict(sorted(counted.transcendental.items()))
 
 
