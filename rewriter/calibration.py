@@ -91,7 +91,11 @@ class Observation:
         """Counts of the samples over equal bins, or None if nothing was seen."""
         if self.samples.size == 0:
             return None
-        counts, edges = np.histogram(self.samples, bins=bins)
+        low, high = float(self.samples.min()), float(self.samples.max())
+        if high - low <= bins * float(np.spacing(max(abs(low), abs(high)))):
+            # All but one number, which may be as large as -1e38: bins around it.
+            low, high = low - max(0.5, abs(low) / 8), high + max(0.5, abs(high) / 8)
+        counts, edges = np.histogram(self.samples, bins=bins, range=(low, high))
         return Histogram([float(edge) for edge in edges], [int(count) for count in counts])
 
 
