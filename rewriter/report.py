@@ -231,6 +231,7 @@ class Report:
         total: output name to metrics, all passes applied and lowered to the final opset.
         warnings: one line each.
         near_misses: pass name to the nodes that nearly matched, for passes that were explained.
+        statistics: the counts of `odp.rewriter.statistics.Statistics` by name.
     """
 
     version: str
@@ -242,6 +243,7 @@ class Report:
     total: dict[str, Metrics] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     near_misses: dict[str, list[Skipped]] = field(default_factory=dict)
+    statistics: dict[str, int] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain lists, dicts, strings and numbers."""

@@ -40,6 +40,7 @@ from odp.rewriter.report_summary import (
     headline_output,
     operation_counts,
 )
+from odp.rewriter.statistics import statistics
 
 __all__ = ["render_html"]
 
@@ -68,6 +69,7 @@ def render_html(report: Report) -> str:
         .render(
             report=report,
             model=model,
+            statistics=statistics(report),
             name=PurePath(model.path).name if model.path else "Model in memory",
             headline=headline_metrics(report),
             output=headline_output(report),

@@ -27,6 +27,7 @@ from odp.rewriter.report_summary import (
     sites_of_pass,
     worst_error,
 )
+from odp.rewriter.statistics import statistics
 from odp.rewriter.table_style import VERY_WIDE, WIDE, Signs, number_column, plain_table
 
 __all__ = ["PassSummary", "render", "render_explanations", "render_passes_list"]
@@ -147,7 +148,12 @@ def _headline(report: Report, signs: Signs) -> Table:
         "nodes",
         f"{format_count(model.nodes_before)} {signs.arrow} {format_count(model.nodes_after)}",
     )
-    grid.add_row("opset", f"{model.opset_before} {signs.arrow} {model.opset_after}")
+    if model.opset_before is not None:
+        grid.add_row("opset", f"{model.opset_before} {signs.arrow} {model.opset_after}")
+    if report.sites:
+        found = statistics(report)
+        grid.add_row("replaced", Text(found.parts()))
+        grid.add_row("eliminated", Text(found.operations()))
     passes = "1 pass" if len(report.passes) == 1 else f"{len(report.passes)} passes"
     grid.add_row("sites", f"{format_count(len(report.sites))} in {passes}")
     if report.calibration:
@@ -264,7 +270,8 @@ def _sites_table(report: Report, groups: list[SiteGroup], width: int, signs: Sig
 
 
 def _output_table(report: Report) -> Table:
-    table = plain_table(f"Output error, all passes, opset {report.model.opset_after}")
+    lowered = "" if report.model.opset_after is None else f", opset {report.model.opset_after}"
+    table = plain_table(f"Output error, all passes{lowered}")
     table.add_column("output", overflow="fold", style="bold", min_width=8)
     for header, _ in _metric_cells(Metrics(0, 0, 0, 0)):
         number_column(table, header)

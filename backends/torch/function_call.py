@@ -18,6 +18,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from odp.approximations.errors import OdpError
 from odp.backends.torch.attention import attention
 from odp.backends.torch.decompositions import decomposition_table
+from odp.backends.torch.functional import make_functional, operator_name
 from odp.rewriter.fx_graph import FxGraph
 
 __all__ = ["AttentionCall", "Finish", "FunctionCall", "function_name"]
@@ -82,6 +83,11 @@ class FunctionCall:
             graph = self._prepared(key, args, kwargs)
         return graph(*_tensors(args, kwargs))
 
+    @property
+    def graphs(self) -> list[fx.GraphModule]:
+        """The rewritten graphs, one for each combination of ranks, types and options so far."""
+        return list(self._variants.values())
+
     def retype(self, dtypes: Iterable[torch.dtype]) -> None:
         """Prepare graphs for other floating-point types, before torch.compile needs them."""
         for args, kwargs in list(self._examples.values()):
@@ -117,7 +123,7 @@ class FunctionCall:
                 "once before compiling it"
             )
         graph = self._traced(args, kwargs)
-        if any(_name(node) in _SIZED for node in graph.graph.nodes):
+        if any(operator_name(node) in _SIZED for node in graph.graph.nodes):
             self._sized.add(self._key(args, kwargs))
             key = (self._key(args, kwargs), _sizes(args, kwargs))
         # Of an example only types and shapes are wanted, not the memory.
@@ -142,8 +148,8 @@ class FunctionCall:
         finally:
             FunctionCall.tracing = False
         for node in list(module.graph.nodes):
-            _make_functional(node)
-        any_size = not any(_name(node) in _SIZED for node in module.graph.nodes)
+            make_functional(node)
+        any_size = not any(operator_name(node) in _SIZED for node in module.graph.nodes)
         for node in module.graph.nodes:
             node.meta["nn_module_stack"] = self._stack
             if any_size:
@@ -234,26 +240,3 @@ def _retyped(value: Any, dtype: torch.dtype) -> Any:
 
 def _without_gradient(tensor: torch.Tensor) -> torch.Tensor:
     return torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device)
-
-
-def _name(node: fx.Node) -> str:
-    if isinstance(node.target, torch._ops.OpOverload):
-        return str(node.target._schema.name).partition("::")[2]
-    return ""
-
-
-def _make_functional(node: fx.Node) -> None:
-    """Split an operator in place, such as `silu_`, into the function and a copy to its operand."""
-    name = _name(node)
-    if not name.endswith("_") or not isinstance(node.target, torch._ops.OpOverload):
-        return
-    packet = getattr(torch.ops.aten, name.removesuffix("_"))
-    with node.graph.inserting_before(node):
-        function = node.graph.call_function(
-            getattr(packet, node.target._overloadname), node.args, node.kwargs
-        )
-        copy = node.graph.call_function(torch.ops.aten.copy_.default, (node.args[0], function))
-    function.meta.update(node.meta)
-    copy.meta.update(node.meta)
-    node.replace_all_uses_with(copy)
-    node.graph.erase_node(node)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,10 +56,11 @@ def rewrite_model(
     from odp.rewriter.manager import rewrite_graph, schedule
     from odp.rewriter.onnx_calibration import calibrate
     from odp.rewriter.onnx_graph import OnnxGraph
-    from odp.rewriter.ranges import Ranges
+    from odp.rewriter.ranges import Ranges, places_of
     from odp.rewriter.report import Report
     from odp.rewriter.reporting import approximant_records, pass_records, site_records
     from odp.rewriter.selection import Approximating, select
+    from odp.rewriter.statistics import statistics
 
     typed, progress, explain = job.typed, job.progress, job.explain
     requests = schedule(typed, job.available)
@@ -82,7 +84,9 @@ def rewrite_model(
     fingerprint = _fingerprint(graph.model)
     other: list[str] = []
     if ranges is None:
-        ranges = Ranges(fingerprint, _digest(feeds), feeds.source, len(feeds), observations)
+        digest, count = _digest(feeds), len(feeds)
+        places = places_of(sites)
+        ranges = Ranges(fingerprint, digest, feeds.source, count, observations, places)
     else:
         observations, other = ranges.matching(sites, fingerprint)
     progress("approximate", 0, 1)
@@ -122,6 +126,7 @@ def rewrite_model(
         record.cumulative = cumulative.get(record.name, {})
     report.warnings = [*_warnings(ranges, selection), *other]
     report.near_misses = result.near_misses
+    report.statistics = asdict(statistics(report))
     return lowered.model, report, ranges
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
+from dataclasses import asdict
 from typing import Any, Literal, Protocol
 
 import torch
@@ -27,11 +28,12 @@ from odp.backends.torch.output_error import errors_by_pass
 from odp.job import Job
 from odp.rewriter.calibration import Observation
 from odp.rewriter.manager import Result, schedule
-from odp.rewriter.ranges import Ranges
+from odp.rewriter.ranges import Ranges, places_of
 from odp.rewriter.report import ModelRecord, Report
 from odp.rewriter.reporting import approximant_records, pass_records, site_records
 from odp.rewriter.selection import Selection, select
 from odp.rewriter.site import Site
+from odp.rewriter.statistics import statistics
 
 __all__ = ["Structure", "rewrite_module"]
 
@@ -166,7 +168,9 @@ def _calibrated(
     if data.ranges is None:
         digest, samples = watched.fingerprint.hexdigest(), watched.fingerprint.samples
         source = data.batches.source
-        return sites, observations, Ranges(fingerprint, digest, source, samples, observations)
+        places = places_of(sites)
+        ranges = Ranges(fingerprint, digest, source, samples, observations, places)
+        return sites, observations, ranges
     observations, warnings = data.ranges.matching(sites, fingerprint)
     data.warnings.extend(warnings)
     return sites, observations, data.ranges
@@ -236,6 +240,7 @@ def _rewritten(
     for record in report.passes:
         record.isolated = isolated.get(record.name, {})
         record.cumulative = cumulative.get(record.name, {})
+    report.statistics = asdict(statistics(report))
     return module, report, ranges
 
 
