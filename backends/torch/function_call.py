@@ -7,8 +7,9 @@ the same passes work as on a whole model.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -36,6 +37,9 @@ _SIZED = frozenset(
         *("new_zeros", "new_ones", "new_full", "eye", "tril_indices", "lstm", "gru"),
     }
 )
+
+# By function and kind of call, as these are the same in every layer.
+_ANY_SIZE: dict[Any, bool] = {}
 
 
 class FunctionCall:
@@ -69,18 +73,17 @@ class FunctionCall:
         self._variants.clear()
         if finish is not None:
             for key, (args, kwargs) in self._examples.items():
-                self._variants[key] = self._traced(args, kwargs)
+                self._variants[key] = self._rewritten(self._captured(args, kwargs), key)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function, by its graph."""
         if self.finish is None:
             return self.function(*args, **kwargs)
+        kwargs = self._in_order(kwargs)
         key = self._key(args, kwargs)
-        if key in self._sized:
-            key = (key, _sizes(args, kwargs))
         graph = self._variants.get(key)
         if graph is None:
-            graph = self._prepared(key, args, kwargs)
+            graph = self._prepared(args, kwargs)
         return graph(*_tensors(args, kwargs))
 
     @property
@@ -88,17 +91,36 @@ class FunctionCall:
         """The rewritten graphs, one for each combination of ranks, types and options so far."""
         return list(self._variants.values())
 
-    def retype(self, dtypes: Iterable[torch.dtype]) -> None:
-        """Prepare graphs for other floating-point types, before torch.compile needs them."""
+    def retype(self, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        """Prepare graphs for another type or device, before torch.compile needs them.
+
+        Args:
+            change: what is done to every parameter of the module.
+        """
         for args, kwargs in list(self._examples.values()):
-            for dtype in dtypes:
-                other = _retyped(args, dtype), _retyped(kwargs, dtype)
-                key = self._key(*other)
-                if key not in self._variants and key not in self._sized:
-                    self._prepared(key, *other)
+            other = (
+                _map(args, lambda x: _changed(x, change)),
+                _map(kwargs, lambda x: _changed(x, change)),
+            )
+            is_meta = any(tensor.is_meta for tensor in _tensors(*other))
+            if not is_meta and self._key(*other) not in self._variants:
+                # A function that does not exist for a type fails when it is called with it.
+                with contextlib.suppress(RuntimeError, TypeError, ValueError):
+                    self._prepared(*other)
+
+    def _in_order(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Keywords in the order of the signature, in which the graph takes their tensors."""
+        known = [(name, kwargs[name]) for name in self._names if name in kwargs]
+        rest = [(name, value) for name, value in kwargs.items() if name not in self._names]
+        return dict([*known, *sorted(rest, key=_first)])
 
     def _key(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        """What decides which graph a call needs: ranks and types of tensors, and every option.
+        """What decides which graph a call needs: its kind, and the sizes where they matter."""
+        kind = self._kind(args, kwargs)
+        return kind, _sizes(args, kwargs) if kind in self._sized else None
+
+    def _kind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Ranks, types and devices of tensors, every option, and whether autocast changes types.
 
         The same call looks different in eager mode, where torch.nn.functional hands on every option
         by name, and under torch.compile, which hands on what the user wrote.
@@ -107,7 +129,7 @@ class FunctionCall:
         options += list(kwargs.items())
         parts = [(name, _part(value)) for name, value in options if self._counts(name, value)]
         rest = tuple(_part(value) for value in args[len(self._names) :])
-        return (*rest, *sorted(parts, key=_first))
+        return (*rest, *sorted(parts, key=_first), _autocast(_tensors(args, kwargs)))
 
     def _counts(self, name: str, value: Any) -> bool:
         if isinstance(value, torch.Tensor):
@@ -116,22 +138,53 @@ class FunctionCall:
             name in self._defaults and self._defaults[name] == value
         )
 
-    def _prepared(self, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> fx.GraphModule:
+    def _prepared(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> fx.GraphModule:
         if torch.compiler.is_compiling():
             raise OdpError(
                 f"{self.scope} meets types or options that calibration did not; run the module "
                 "once before compiling it"
             )
-        graph = self._traced(args, kwargs)
-        if any(operator_name(node) in _SIZED for node in graph.graph.nodes):
-            self._sized.add(self._key(args, kwargs))
-            key = (self._key(args, kwargs), _sizes(args, kwargs))
+        captured = self._captured(args, kwargs)
+        kind = self._kind(args, kwargs)
+        if not self._holds_for_any_size(captured, kind, args, kwargs):
+            self._sized.add(kind)
+        key = self._key(args, kwargs)
         # Of an example only types and shapes are wanted, not the memory.
-        self._examples[key] = _emptied(args), _emptied(kwargs)
-        self._variants[key] = graph
+        self._examples[key] = _map(args, _emptied), _map(kwargs, _emptied)
+        self._variants[key] = graph = self._rewritten(captured, key)
         return graph
 
-    def _traced(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> fx.GraphModule:
+    def _holds_for_any_size(
+        self,
+        captured: fx.GraphModule,
+        kind: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> bool:
+        """Whether a graph is the same for tensors of other sizes.
+
+        Sizes are arguments of some operators; others are numbers by the time they are traced, such
+        as the divisor of a mean over the batch.
+        """
+        if any(operator_name(node) in _SIZED for node in captured.graph.nodes):
+            return False
+        known = _ANY_SIZE.get((self.function, kind))
+        if known is None:
+            known = all(
+                self._agrees(captured, _map(args, change), _map(kwargs, change))
+                for change in (_doubled, _enlarged)
+            )
+            _ANY_SIZE[self.function, kind] = known
+        return known
+
+    def _agrees(self, captured: fx.GraphModule, args: Any, kwargs: Any) -> bool:
+        try:
+            return self._captured(args, kwargs).code == captured.code
+        except Exception:
+            # Sizes that an option (normalized_shape) or a broadcast fixes are no other ones.
+            return True
+
+    def _captured(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> fx.GraphModule:
         function = self.function
 
         def call(*tensors: torch.Tensor) -> Any:
@@ -149,10 +202,14 @@ class FunctionCall:
             FunctionCall.tracing = False
         for node in list(module.graph.nodes):
             make_functional(node)
-        any_size = not any(operator_name(node) in _SIZED for node in module.graph.nodes)
+        module.recompile()
+        return module
+
+    def _rewritten(self, module: fx.GraphModule, key: Any) -> fx.GraphModule:
+        _, sizes = key
         for node in module.graph.nodes:
             node.meta["nn_module_stack"] = self._stack
-            if any_size:
+            if sizes is None:
                 node.meta["odp.any_shape"] = True
         graph = FxGraph(module)
         graph.scope = f"{self.scope}/"
@@ -195,7 +252,7 @@ def _first(pair: tuple[str, Any]) -> str:
 
 def _part(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
-        return (value.dtype, value.dim())
+        return (value.dtype, value.dim(), value.device)
     if isinstance(value, list | tuple):
         return tuple(_part(item) for item in value)
     return value
@@ -230,12 +287,33 @@ def _filled(value: Any, tensors: Any) -> Any:
     return _map(value, lambda _: next(tensors))
 
 
-def _emptied(value: Any) -> Any:
-    return _map(value, lambda x: torch.empty(x.shape, dtype=x.dtype, device="meta"))
+def _emptied(x: torch.Tensor) -> torch.Tensor:
+    """A tensor of the same shape, type and device that takes no memory."""
+    return _one(x).expand(x.shape)
 
 
-def _retyped(value: Any, dtype: torch.dtype) -> Any:
-    return _map(value, lambda x: x.to(dtype) if x.is_floating_point() else x)
+def _doubled(x: torch.Tensor) -> torch.Tensor:
+    """Another size along every axis; a size of one stays, because it broadcasts."""
+    return _one(x).expand([extent if extent == 1 else 2 * extent for extent in x.shape])
+
+
+def _enlarged(x: torch.Tensor) -> torch.Tensor:
+    """Another size along every axis."""
+    return _one(x).expand([2 * extent for extent in x.shape])
+
+
+def _changed(x: torch.Tensor, change: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    return change(_one(x)).expand(x.shape)
+
+
+def _one(x: torch.Tensor) -> torch.Tensor:
+    return torch.empty((1,) * x.dim(), dtype=x.dtype, device=x.device)
+
+
+def _autocast(tensors: Sequence[torch.Tensor]) -> torch.dtype | None:
+    """The type that autocast computes in, if it is enabled where the tensors are."""
+    kind = tensors[0].device.type if tensors else "cpu"
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
 
 
 def _without_gradient(tensor: torch.Tensor) -> torch.Tensor:

@@ -54,10 +54,9 @@ class RationalCalls(Rational):
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        dtypes = {p.dtype for p in self.parameters() if p.is_floating_point()}
         for call in self.odp_calls.values():
             function = call.softmax if isinstance(call, AttentionCall) else call
-            function.retype(dtypes)
+            function.retype(fn)
         return self
 
 
