@@ -104,8 +104,11 @@ class Program:
             OdpError: the program has inputs or outputs that are no tensors of the module.
         """
         module = exported.graph_module
-        # The tracer of torch.export cannot be made again by pickle, and a traced graph needs none.
-        module.graph._tracer_cls = None
+        for part in module.modules():
+            if isinstance(part, fx.GraphModule):
+                # The tracer of torch.export cannot be made again by pickle; a traced graph needs
+                # none.
+                part._tracer_cls = part.graph._tracer_cls = None
         natives = {n.name: n for n in module.graph.nodes if n.op == "placeholder"}
         bindings: dict[str, Binding] = {}
         tensors: list[str] = []
