@@ -115,10 +115,16 @@ def _traced(module: fx.GraphModule, example_inputs: Sequence[Any]) -> FxGraph:
     ]
     mode = next((fake.fake_mode for fake in fakes if hasattr(fake, "fake_mode")), None)
 
-    run = fx.Interpreter(module).run
-    tracing, inputs = ("fake", example_inputs) if mode is None else ("real", fakes)
+    # Inputs that are fake already bring the mode, and with it the symbolic sizes, to trace in.
+    inputs = example_inputs if mode is None else fakes
+    trace = make_fx(
+        fx.Interpreter(module).run,
+        decomposition_table(),
+        tracing_mode="fake" if mode is None else "real",
+        pre_dispatch=True,
+    )
     with fx_traceback.preserve_node_meta(), mode or contextlib.nullcontext():
-        traced = make_fx(run, decomposition_table(), tracing, pre_dispatch=True)(*inputs)
+        traced = trace(*inputs)
     for node in list(traced.graph.nodes):
         make_functional(node)
     bindings: dict[str, Binding] = {}

@@ -27,8 +27,9 @@ if TYPE_CHECKING:
         minimax,
         pareto,
     )
+    from odp.rewriter.ranges import Ranges
     from odp.rewriter.report import Report
-    from odp.rewriting import RewriteResult, find_sites, rewrite
+    from odp.rewriting import RewriteResult, calibrate, find_sites, rewrite
 
 __version__ = "0.1.0"
 
@@ -38,12 +39,14 @@ __all__ = [
     "Histogram",
     "Interval",
     "OdpError",
+    "Ranges",
     "Report",
     "RewriteResult",
     "Target",
     "Tolerance",
     "__version__",
     "approximate",
+    "calibrate",
     "find_sites",
     "minimax",
     "pareto",
@@ -63,6 +66,8 @@ _HOMES = {
     "pareto": "odp.approximations",
     "Report": "odp.rewriter.report",
     "RewriteResult": "odp.rewriting",
+    "Ranges": "odp.rewriter.ranges",
+    "calibrate": "odp.rewriting",
     "find_sites": "odp.rewriting",
     "rewrite": "odp.rewriting",
 }

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from odp.rewriter.rewrite_pass import Pass
     from odp.rewriter.site import Site
 
-__all__ = ["RewriteResult", "Stage", "find_sites", "rewrite"]
+__all__ = ["RewriteResult", "Stage", "calibrate", "find_sites", "rewrite"]
 
 
 @dataclass(frozen=True)
@@ -122,25 +122,7 @@ def rewrite(
     Raises:
         OdpError: bad input; one line that says what, where and what to do.
     """
-    from odp.passes import registry
-    from odp.rewriter.selection import Defaults
-
-    typed, named = _typed(passes, explain)
-    if guard not in ("clip", "none"):
-        raise OdpError(f"guard is 'clip' or 'none', not '{guard}'")
-    defaults = Defaults(error=error, margin=margin, guard="clip" if guard == "clip" else "none")
-    job = Job(
-        typed,
-        named,
-        registry(),
-        defaults,
-        calibration,
-        samples,
-        seed,
-        measure,
-        explain,
-        progress,
-    )
+    job = _job(passes, calibration, error, margin, guard, samples, seed, measure, explain, progress)
     if _is_of_torch(model):
         from odp.torch_rewriting import rewrite_module
 
@@ -199,6 +181,97 @@ def _is_of_torch(model: Any) -> bool:
     if torch is None:
         return False
     return isinstance(model, torch.nn.Module | torch.export.ExportedProgram)
+
+
+def calibrate(
+    model: Any,
+    passes: str | Sequence[Pass] = "all",
+    *,
+    calibration: Any = None,
+    example_inputs: Any = None,
+    tokenizer: Any = None,
+    dynamic_shapes: Any = None,
+    structure: Literal["graph", "modules"] | None = None,
+    context: int | None = None,
+    samples: int | None = None,
+    seed: int = 0,
+    progress: Stage = lambda what, done, total: None,
+) -> Ranges:
+    """Find out which range of inputs every site of a torch module sees, and nothing else.
+
+    The ranges are what takes time; with them `odp.rewrite` and `torch.compile(backend="odp")`
+    choose expressions for any error budget in seconds.
+
+    Args:
+        model: a `torch.nn.Module` or a `torch.export.ExportedProgram`, unchanged.
+        passes: as for `rewrite`, as all that follow.
+        calibration: see there.
+        example_inputs: see there.
+        tokenizer: see there.
+        dynamic_shapes: see there.
+        structure: see there.
+        context: see there.
+        samples: see there.
+        seed: see there.
+        progress: see there.
+
+    Returns:
+        The ranges; `to_json` writes them.
+
+    Raises:
+        OdpError: bad input; one line that says what, where and what to do.
+    """
+    if not _is_of_torch(model):
+        raise OdpError(
+            f"cannot calibrate a {type(model).__name__}: give a torch module or an exported "
+            "program; for ONNX take the ranges of odp.rewrite"
+        )
+    from odp.torch_rewriting import calibrate_module
+
+    job = _job(passes, calibration, 1e-5, 0.25, "clip", samples, seed, False, (), progress)
+    return calibrate_module(
+        model,
+        job,
+        example_inputs=example_inputs,
+        tokenizer=tokenizer,
+        dynamic_shapes=dynamic_shapes,
+        structure=structure,
+        context=context,
+        share_parameters=True,
+    ).ranges
+
+
+def _job(
+    passes: str | Sequence[Pass],
+    calibration: Any,
+    error: float,
+    margin: float,
+    guard: str,
+    samples: int | None,
+    seed: int,
+    measure: bool,
+    explain: Collection[str],
+    progress: Stage,
+) -> Job:
+    from odp.passes import registry
+    from odp.rewriter.selection import Defaults
+
+    typed, named = _typed(passes, explain)
+    if guard not in ("clip", "none"):
+        raise OdpError(f"guard is 'clip' or 'none', not '{guard}'")
+    defaults = Defaults(error=error, margin=margin, guard="clip" if guard == "clip" else "none")
+    return Job(
+        typed,
+        named,
+        registry(),
+        defaults,
+        calibration,
+        samples,
+        seed,
+        measure,
+        explain,
+        progress,
+    )
 
 
 def _typed(passes: str | Sequence[Pass], explain: Collection[str]) -> tuple[list[Pass], set[str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol
 
 import torch
@@ -35,7 +35,7 @@ from odp.rewriter.selection import Selection, select
 from odp.rewriter.site import Site
 from odp.rewriter.statistics import statistics
 
-__all__ = ["Structure", "rewrite_module"]
+__all__ = ["Calibrated", "Structure", "calibrate_module", "finish_module", "rewrite_module"]
 
 Structure = Literal["graph", "modules"]
 """What a module becomes: one rewritten graph behind its forward, or itself with other functions."""
@@ -70,7 +70,30 @@ class Target(Protocol):
         """Rewrite for good."""
 
 
-def rewrite_module(
+@dataclass(frozen=True)
+class Calibrated:
+    """A module of which is known what its sites see.
+
+    Attributes:
+        original: the module as it came.
+        target: its copy, to be varied and rewritten.
+        structure: `graph` or `modules`.
+        data: what it was run on.
+        sites: by id.
+        observations: what each site saw, by its id.
+        ranges: the same, to be kept.
+    """
+
+    original: torch.nn.Module
+    target: Target
+    structure: str
+    data: CalibrationData
+    sites: dict[str, Site]
+    observations: dict[str, Observation]
+    ranges: Ranges
+
+
+def calibrate_module(
     module: torch.nn.Module | torch.export.ExportedProgram,
     job: Job,
     *,
@@ -80,21 +103,8 @@ def rewrite_module(
     structure: Structure | None = None,
     context: int | None = None,
     share_parameters: bool = False,
-) -> tuple[torch.nn.Module, Report, Ranges]:
-    """Replace the transcendental functions of a torch module; see `odp.rewrite`.
-
-    Args:
-        module: the module or exported program; unchanged.
-        job: what is asked for.
-        example_inputs: see `odp.rewrite`, as all that follow.
-        tokenizer: see there.
-        dynamic_shapes: see there.
-        structure: see there.
-        context: see there.
-        share_parameters: see there.
-
-    Returns:
-        The rewritten module, the report, and what calibration saw.
+) -> Calibrated:
+    """Find all sites of a torch module and watch them on data; arguments as for `odp.rewrite`.
 
     Raises:
         OdpError: bad input; one line that says what, where and what to do.
@@ -123,12 +133,31 @@ def rewrite_module(
     else:
         target = GraphTarget(own, requests, data.example, dynamic_shapes, program)
     job.progress("load", 1, 1)
+    sites, observations, ranges = _watched(target, data, original, job)
+    return Calibrated(original, target, chosen, data, sites, observations, ranges)
 
-    sites, observations, ranges = _calibrated(target, data, original, job)
+
+def rewrite_module(
+    module: torch.nn.Module | torch.export.ExportedProgram, job: Job, **options: Any
+) -> tuple[torch.nn.Module, Report, Ranges]:
+    """Replace the transcendental functions of a torch module; see `odp.rewrite`.
+
+    Args:
+        module: the module or exported program; unchanged.
+        job: what is asked for.
+        **options: the options of `calibrate_module`.
+
+    Returns:
+        The rewritten module, the report, and what calibration saw.
+
+    Raises:
+        OdpError: bad input; one line that says what, where and what to do.
+    """
+    known = calibrate_module(module, job, **options)
     job.progress("approximate", 0, 1)
-    selection = select(sites, observations, job.defaults)
+    selection = select(known.sites, known.observations, job.defaults)
     job.progress("approximate", 1, 1)
-    return _rewritten(target, original, chosen, data, ranges, selection, sites, observations, job)
+    return finish_module(known, selection, job)
 
 
 def _structure(
@@ -157,11 +186,11 @@ def _copied(module: torch.nn.Module, share_parameters: bool) -> torch.nn.Module:
         ) from None
 
 
-def _calibrated(
+def _watched(
     target: Target, data: CalibrationData, original: torch.nn.Module, job: Job
 ) -> tuple[dict[str, Site], dict[str, Observation], Ranges]:
     """All sites, what they saw, now or on an earlier occasion, and the ranges to keep."""
-    watched = _Watched(data.batches)
+    watched = _FingerprintedBatches(data.batches)
     advance = job.counted("calibrate", data.batches.count or 0)
     sites, observations = target.calibrate(watched, advance)
     fingerprint = module_fingerprint(original)
@@ -176,7 +205,7 @@ def _calibrated(
     return sites, observations, data.ranges
 
 
-class _Watched(Batches):
+class _FingerprintedBatches(Batches):
     """Batches that leave their fingerprint behind as they go by."""
 
     def __init__(self, batches: Batches) -> None:
@@ -189,18 +218,11 @@ class _Watched(Batches):
             yield inputs
 
 
-def _rewritten(
-    target: Target,
-    original: torch.nn.Module,
-    structure: str,
-    data: CalibrationData,
-    ranges: Ranges,
-    selection: Selection,
-    sites: dict[str, Site],
-    observations: dict[str, Observation],
-    job: Job,
+def finish_module(
+    known: Calibrated, selection: Selection, job: Job
 ) -> tuple[torch.nn.Module, Report, Ranges]:
-    """Measure every pass, rewrite, and write everything down."""
+    """Measure every pass, rewrite with what was selected, and write everything down."""
+    target, data, original = known.target, known.data, known.original
     active = {site_id.split("/", 1)[0] for site_id in selection.choices}
     names = [rewrite.name for rewrite in job.typed if rewrite.name in active]
     isolated, cumulative = (
@@ -218,7 +240,7 @@ def _rewritten(
     job.progress("rewrite", 0, 1)
     before = target.operations()
     module, result = target.finish(selection, frozenset(job.explain))
-    after = target.operations() if structure == "graph" else _executed(module, data.example)
+    after = target.operations() if known.structure == "graph" else _executed(module, data.example)
     job.progress("rewrite", 1, 1)
 
     records, keys = approximant_records(selection)
@@ -226,12 +248,12 @@ def _rewritten(
         version=odp.__version__,
         model=_record(original, data.example, before, after),
         calibration={
-            "source": ranges.source,
-            "samples": ranges.samples,
+            "source": known.ranges.source,
+            "samples": known.ranges.samples,
             "margin": job.defaults.margin,
         },
-        passes=pass_records(job.typed, job.named, result, sites, selection),
-        sites=site_records(sites, observations, selection, keys),
+        passes=pass_records(job.typed, job.named, result, known.sites, selection),
+        sites=site_records(known.sites, known.observations, selection, keys),
         approximants=records,
         total=cumulative.get(names[-1], {}) if names else {},
         warnings=[*data.warnings, *selection.warnings],
@@ -241,7 +263,7 @@ def _rewritten(
         record.isolated = isolated.get(record.name, {})
         record.cumulative = cumulative.get(record.name, {})
     report.statistics = asdict(statistics(report))
-    return module, report, ranges
+    return module, report, known.ranges
 
 
 def _executed(module: torch.nn.Module, example: Inputs) -> tuple[dict[str, int], dict[str, int]]:
