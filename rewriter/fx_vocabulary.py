@@ -31,15 +31,16 @@ def read(node: fx.Node) -> Reading:
         node: a `call_function` node of an exported graph.
 
     Returns:
-        Its reading; operators outside the vocabulary are called `aten::name`, or by the name of
-        the Python function or higher-order operator, with every tensor as an operand.
+        Its reading; operators outside the vocabulary, and any on complex numbers, are called
+        `aten::name`, or by the name of the Python function or higher-order operator, with every
+        tensor as an operand.
     """
     if not isinstance(node.target, torch._ops.OpOverload):
         operands = tuple(Operand("args", i) for i, a in enumerate(node.args) if _is_node(a))
         return Reading(native_type(node), operands)
     arguments = bound_arguments(node)
     name = node.target._schema.name.partition("::")[2]
-    if node.target.namespace == "aten":
+    if node.target.namespace == "aten" and not _meets_complex(node):
         row = ROWS.get(f"{name}.{node.target._overloadname}") or ROWS.get(name)
         reading = None if row is None else row(node, arguments)
         if reading is not None:
@@ -85,6 +86,11 @@ def native_type(node: fx.Node) -> str:
         return "module"
     module = getattr(target, "__module__", "")
     return f"{module}::{getattr(target, '__name__', target)}"
+
+
+def _meets_complex(node: fx.Node) -> bool:
+    values = (operand.meta.get("val") for operand in node.all_input_nodes)
+    return any(isinstance(value, torch.Tensor) and value.is_complex() for value in values)
 
 
 def _is_node(argument: Any) -> bool:

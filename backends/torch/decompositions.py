@@ -14,6 +14,12 @@ from typing import Any
 import torch
 
 from odp.backends.torch.attention import attention
+from odp.backends.torch.layer_decompositions import (
+    batch_norm,
+    batch_norm_functional,
+    batch_norm_without_statistics,
+    lstm_layer,
+)
 
 __all__ = ["decomposition_table"]
 
@@ -32,7 +38,23 @@ _TORCH_HAS_ONE = frozenset(
         *("binary_cross_entropy_with_logits", "lstm", "gru", "rnn_tanh", "lstm_cell", "gru_cell"),
         *("pairwise_distance", "renorm", "_weight_norm", "_weight_norm_interface", "linalg_norm"),
         *("frobenius_norm", "special_log_ndtr", "special_ndtr", "special_expm1", "special_log1p"),
-        *("special_entr", "_fused_rms_norm", "cosine_embedding_loss"),
+        *("special_entr", "_fused_rms_norm", "cosine_embedding_loss", "linalg_matrix_norm"),
+        *("kl_div", "poisson_nll_loss", "triplet_margin_loss", "soft_margin_loss", "rnn_tanh_cell"),
+        *("special_xlog1py", "special_xlogy", "special_sinc", "special_logit"),
+    }
+)
+_VANISHING = 16.0
+"""Above this softplus(x) is x to 1e-7 and the threshold of torch does nothing that can be seen."""
+
+# Other names for operators of the vocabulary.
+_ALIASES = frozenset(
+    {
+        *("arccos", "arcsin", "arctan", "arccosh", "arcsinh", "arctanh", "arctan2", "absolute"),
+        *("negative", "multiply", "divide", "true_divide", "subtract", "clip", "concat"),
+        *("concatenate", "greater", "special_expit", "special_erf", "special_exp2"),
+        *("special_softmax", "special_log_softmax", "special_logsumexp", "special_erfinv"),
+        *("special_i0", "special_gammaln", "special_digamma", "special_psi", "special_polygamma"),
+        *("special_gammainc", "special_gammaincc", "special_multigammaln"),
     }
 )
 
@@ -83,6 +105,15 @@ def _dist(x: torch.Tensor, y: torch.Tensor, p: float = 2.0) -> torch.Tensor:
     return distance
 
 
+def _softplus(x: torch.Tensor, beta: float = 1.0, threshold: float = 20.0) -> Any:
+    """`log(1 + exp(beta*x)) / beta`, and x itself above the threshold."""
+    if beta == 1 and threshold >= _VANISHING:
+        return NotImplemented
+    scaled = x * beta
+    smooth = torch.nn.functional.softplus(scaled) / beta
+    return smooth if threshold >= _VANISHING else torch.where(scaled > threshold, x, smooth)
+
+
 @functools.cache
 def decomposition_table() -> dict[torch._ops.OpOverload, Callable[..., Any]]:
     """Decompositions by operator, for `ExportedProgram.run_decompositions`.
@@ -97,7 +128,7 @@ def decomposition_table() -> dict[torch._ops.OpOverload, Callable[..., Any]]:
         for target, decomposition in defaults.items()
         if isinstance(target, torch._ops.OpOverload)
         and target.namespace == "aten"
-        and target._schema.name.partition("::")[2] in _TORCH_HAS_ONE
+        and target._schema.name.partition("::")[2] in _TORCH_HAS_ONE | _ALIASES
         and not target._overloadname.endswith("out")
     }
     table |= {
@@ -112,5 +143,10 @@ def decomposition_table() -> dict[torch._ops.OpOverload, Callable[..., Any]]:
         aten.hypot.default: _hypot,
         aten.log_sigmoid.default: _log_sigmoid,
         aten.dist.default: _dist,
+        aten.softplus.default: _softplus,
+        aten.batch_norm.default: batch_norm,
+        aten._native_batch_norm_legit_functional.default: batch_norm_functional,
+        aten._native_batch_norm_legit.no_stats: batch_norm_without_statistics,
+        aten.mkldnn_rnn_layer.default: lstm_layer,
     }
     return table

@@ -70,8 +70,9 @@ class RewrittenGraph(Rational):
         leaves = signature.flatten([arguments[name] for name in signature.arguments])
         tensors = [attribute(self, name) for name in signature.tensors]
         results = self.odp_graph(*tensors, *leaves)
-        for name, new in zip(signature.written, results, strict=False):
-            attribute(self, name).copy_(new)
+        with torch.no_grad():
+            for name, new in zip(signature.written, results, strict=False):
+                attribute(self, name).copy_(new)
         return pytree.tree_unflatten(list(results[len(signature.written) :]), signature.output_spec)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
