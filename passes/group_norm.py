@@ -19,9 +19,7 @@ class GroupNorm(Pass):
 
     name: ClassVar[str] = "group_norm"
     stage: ClassVar[int] = COMPOSITE
-    patterns: ClassVar[Mapping[str, Pattern]] = {
-        "group_norm": op("group_norm", variable("x"), variable("scale"), variable("bias"))
-    }
+    patterns: ClassVar[Mapping[str, Pattern]] = {"group_norm": op("group_norm", variable("x"))}
     parts: ClassVar[Mapping[str, tuple[str, ...]]] = {"group_norm": ("rsqrt",)}
     anchors: ClassVar[frozenset[str]] = frozenset({"group_norm"})
 
@@ -43,7 +41,10 @@ class GroupNorm(Pass):
             extents = [1, channels, *([1] * (len(shape) - 2))]
         else:
             extents = [1, groups, 1]
-        scale = build.op("reshape", match["scale"], shape=extents)
-        bias = build.op("reshape", match["bias"], shape=extents)
-        result = build.add(build.mul(normalised, scale), bias)
+        _, scale, bias = (*match.root.inputs, None, None)[:3]
+        result = normalised
+        if scale is not None:
+            result = build.mul(result, build.op("reshape", scale, shape=extents))
+        if bias is not None:
+            result = build.add(result, build.op("reshape", bias, shape=extents))
         return result if attributes["per_channel"] else build.op("reshape", result, shape=shape)

@@ -19,7 +19,7 @@ class InstanceNorm(Pass):
     name: ClassVar[str] = "instance_norm"
     stage: ClassVar[int] = COMPOSITE
     patterns: ClassVar[Mapping[str, Pattern]] = {
-        "instance_norm": op("instance_norm", variable("x"), variable("scale"), variable("bias"))
+        "instance_norm": op("instance_norm", variable("x"))
     }
     parts: ClassVar[Mapping[str, tuple[str, ...]]] = {"instance_norm": ("rsqrt",)}
     anchors: ClassVar[frozenset[str]] = frozenset({"instance_norm"})
@@ -35,7 +35,9 @@ class InstanceNorm(Pass):
         # Scale and bias have one entry a channel: (C,) becomes (C, 1, ..., 1).
         trailing = tuple(range(1, x.rank - 1))
         scale, bias = (
-            build.op("unsqueeze", match[name], axes=trailing) if trailing else match[name]
-            for name in ("scale", "bias")
+            build.op("unsqueeze", given, axes=trailing) if trailing and given is not None else given
+            for given in (*match.root.inputs, None, None)[1:3]
         )
-        return build.add(build.mul(build.mul(centred, inverse), scale), bias)
+        result = build.mul(centred, inverse)
+        result = result if scale is None else build.mul(result, scale)
+        return result if bias is None else build.add(result, bias)

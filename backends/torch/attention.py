@@ -30,8 +30,8 @@ def attention(
         query: (..., heads, queries, channels), floating point.
         key: (..., heads, keys, channels).
         value: (..., heads, keys, channels of the value).
-        attn_mask: boolean (true: may be attended to) or added to the scores; broadcast to
-            (..., heads, queries, keys).
+        attn_mask: boolean (true: may be attended to) or added to the scores, in which case -inf
+            is what may not be attended to; broadcast to (..., heads, queries, keys).
         dropout_p: share of the weights that is dropped.
         is_causal: whether query i sees the keys up to i.
         scale: factor of the scores; 1/sqrt(channels) if None.
@@ -58,6 +58,7 @@ def attention(
         allowed = attn_mask
     elif attn_mask is not None:
         scores = scores + attn_mask
+        allowed = attn_mask > -math.inf
     if allowed is not None:
         # Not -inf, of which a row that is masked altogether would make NaN; exp sees a zero.
         scores = torch.where(allowed, scores, torch.finfo(scores.dtype).min)
@@ -66,4 +67,5 @@ def attention(
         weights = torch.where(allowed.any(-1, keepdim=True), weights, 0.0)
     if dropout_p > 0.0:
         weights = torch.dropout(weights, dropout_p, train=True)
-    return torch.matmul(weights, value)
+    # A mask of a wider type has widened the scores.
+    return torch.matmul(weights.to(value.dtype), value)

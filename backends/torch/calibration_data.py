@@ -65,6 +65,8 @@ def calibration_data(
     Raises:
         OdpError: there is nothing to run the module on, or what there is cannot be used.
     """
+    if samples is not None and samples < 1:
+        raise OdpError(f"samples must be 1 or more, not {samples}")
     ranges: Ranges | None = None
     batches: Batches | None = None
     if isinstance(calibration, Ranges):

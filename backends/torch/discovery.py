@@ -24,6 +24,8 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     What counts is what is executed: nothing that runs on tensors can hide from a dispatch mode.
     """
 
+    supports_higher_order_operators = True
+
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.all: collections.Counter[str] = collections.Counter()
@@ -32,10 +34,11 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
-        name = str(func._schema.name)
-        self.all[name] += 1
-        if is_transcendental_call(func, args, kwargs or {}):
-            self.transcendental[name] += 1
+        if isinstance(func, torch._ops.OpOverload):
+            name = str(func._schema.name)
+            self.all[name] += 1
+            if is_transcendental_call(func, args, kwargs or {}):
+                self.transcendental[name] += 1
         return func(*args, **(kwargs or {}))
 
 

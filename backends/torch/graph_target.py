@@ -10,6 +10,7 @@ import torch
 from torch import fx
 from torch.utils import _pytree as pytree
 
+from odp.approximations.errors import OdpError
 from odp.backends.torch.call_signature import bind, named
 from odp.backends.torch.export import taken_apart
 from odp.backends.torch.inputs import Batches, Inputs, run
@@ -108,6 +109,12 @@ class GraphTarget:
         signature = self.program.signature
         arguments = named(bind(self.module.forward, inputs.args, inputs.kwargs or {}))
         example = named(bind(self.module.forward, self.example.args, self.example.kwargs or {}))
+        extra = [name for name, value in arguments.items() if name not in example]
+        if any(isinstance(arguments[name], torch.Tensor) for name in extra):
+            raise OdpError(
+                f"the calibration inputs have '{extra[0]}', which the example inputs of the graph "
+                "do not; give it in example_inputs, or leave it out"
+            )
         # Options that are no tensors, such as use_cache=False, are those of the example.
         values = [arguments.get(name, example[name]) for name in signature.arguments]
         leaves = signature.flatten(values)

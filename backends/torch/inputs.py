@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.utils import _pytree as pytree
 
 from odp.approximations.errors import OdpError
 from odp.backends.torch.eager import eagerly
 from odp.backends.torch.rational_class import original_class
 
-__all__ = ["Batches", "Inputs", "as_inputs", "batches_of", "run"]
+__all__ = ["Batches", "Inputs", "as_inputs", "batches_of", "buffers_kept", "run"]
 
 
 @dataclass(frozen=True)
@@ -23,8 +25,11 @@ class Inputs:
     kwargs: Mapping[str, Any] | None = None
 
     def call(self, module: Any) -> Any:
-        """What `module` returns for these inputs."""
-        return module(*self.args, **(self.kwargs or {}))
+        """What `module` returns for these inputs, which it may write to: it gets a copy."""
+        args, kwargs = pytree.tree_map_only(
+            torch.Tensor, torch.clone, (self.args, dict(self.kwargs or {}))
+        )
+        return module(*args, **kwargs)
 
     @property
     def tensors(self) -> dict[str, torch.Tensor]:
@@ -70,7 +75,7 @@ class Batches:
 
 
 def as_inputs(given: Any, what: str) -> Inputs:
-    """Inputs from a tensor, a tuple of positional ones, or a mapping from names.
+    """Inputs from a tensor, a tuple or list of positional ones, or a mapping from names.
 
     Raises:
         OdpError: it is nothing of that.
@@ -83,6 +88,9 @@ def as_inputs(given: Any, what: str) -> Inputs:
         return Inputs((), dict(given))
     if isinstance(given, tuple):
         return Inputs(given)
+    if isinstance(given, list) and all(isinstance(value, torch.Tensor) for value in given):
+        # What a data loader makes of a data set of tuples.
+        return Inputs(tuple(given))
     raise OdpError(
         f"{what} must be a tensor, a tuple of positional inputs or a dict of inputs by name, "
         f"not a {type(given).__name__}"
@@ -116,13 +124,13 @@ def batches_of(calibration: Any, limit: int | None) -> Batches:
 
 
 def run(module: torch.nn.Module, inputs: Inputs) -> Any:
-    """What `module` returns for `inputs`, eagerly and without gradients.
+    """What `module` returns for `inputs`, eagerly and without gradients; its buffers stay.
 
     Raises:
         OdpError: it does not run on them.
     """
     try:
-        with eagerly():
+        with eagerly(), buffers_kept(module):
             return inputs.call(module)
     except (TypeError, RuntimeError, ValueError, IndexError, AttributeError) as error:
         names = ", ".join(f"{name} {list(t.shape)}" for name, t in inputs.tensors.items())
@@ -130,6 +138,18 @@ def run(module: torch.nn.Module, inputs: Inputs) -> Any:
         raise OdpError(
             f"{original_class(module).__name__} does not run on its inputs ({names}): {reason}"
         ) from None
+
+
+@contextlib.contextmanager
+def buffers_kept(module: torch.nn.Module) -> Iterator[None]:
+    """Let buffers be afterwards what they were before: batch norm writes to them in training."""
+    before = [(buffer, buffer.clone()) for buffer in module.buffers()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in before:
+                buffer.copy_(value)
 
 
 class _Converted:

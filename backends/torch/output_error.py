@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
-from odp.backends.torch.inputs import Batches, Inputs
+from odp.backends.torch.inputs import Batches, Inputs, run
 from odp.rewriter.measurement import Comparison
 from odp.rewriter.report import Metrics
 
@@ -51,8 +51,8 @@ def errors_by_pass(
     known: dict[frozenset[str], dict[str, Metrics]] = {}
     for index, enabled in enumerate(wanted):
         progress(index, len(wanted))
-        with variant(enabled) as run:
-            known[enabled] = _compared(original, run, batches, limit)
+        with variant(enabled) as rewritten:
+            known[enabled] = _compared(original, rewritten, batches, limit)
     progress(len(wanted), len(wanted))
     isolated = {name: known[enabled] for name, enabled in zip(passes, alone, strict=True)}
     cumulative = {name: known[enabled] for name, enabled in zip(passes, together, strict=True)}
@@ -60,15 +60,14 @@ def errors_by_pass(
 
 
 def _compared(
-    original: torch.nn.Module, run: Callable[[Inputs], Any], batches: Batches, limit: int
+    original: torch.nn.Module, rewritten: Callable[[Inputs], Any], batches: Batches, limit: int
 ) -> dict[str, Metrics]:
     comparisons: dict[str, Comparison] = {}
     for number, inputs in enumerate(batches):
         if number >= limit:
             break
-        with torch.no_grad():
-            before = named_outputs(inputs.call(original))
-            after = named_outputs(run(inputs))
+        before = named_outputs(run(original, inputs))
+        after = named_outputs(rewritten(inputs))
         for name, tensor in before.items():
             comparison = comparisons.setdefault(name, Comparison(name))
             comparison.add(_array(tensor), _array(after[name]))

@@ -116,11 +116,20 @@ def rewritten(
 
 
 def attribute(module: torch.nn.Module, name: str) -> torch.Tensor:
-    """The parameter or buffer of a dotted name."""
+    """The parameter or buffer of a dotted name.
+
+    Raises:
+        OdpError: there is none any more.
+    """
     found: Any = module
     for part in name.split("."):
-        found = getattr(found, part)
-    return found  # type: ignore[no-any-return]
+        found = getattr(found, part, None)
+    if not isinstance(found, torch.Tensor):
+        raise OdpError(
+            f"the module has lost '{name}', which its graph needs: a graph does not see submodules "
+            "that are replaced (by LoRA, for example); rewrite with structure='modules' for that"
+        )
+    return found
 
 
 def _types(module: torch.nn.Module) -> set[tuple[torch.dtype, torch.device]]:

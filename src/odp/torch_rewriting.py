@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
@@ -110,6 +111,8 @@ def calibrate_module(
         OdpError: bad input; one line that says what, where and what to do.
     """
     job.progress("load", 0, 1)
+    if isinstance(module, torch.jit.ScriptModule):
+        raise OdpError("a ScriptModule is compiled; rewrite the torch.nn.Module that it came from")
     program = module if isinstance(module, torch.export.ExportedProgram) else None
     original = program.module() if program is not None else module
     assert isinstance(original, torch.nn.Module)
@@ -179,7 +182,7 @@ def _copied(module: torch.nn.Module, share_parameters: bool) -> torch.nn.Module:
             memo[id(parameter)] = alias
     try:
         return copy.deepcopy(module, memo)
-    except (RuntimeError, TypeError) as error:
+    except (RuntimeError, TypeError, pickle.PickleError) as error:
         raise OdpError(
             f"cannot copy {type(module).__name__} ({' '.join(str(error).split())[:200]}); "
             "remove tensors with a gradient history, hooks or locks from its attributes"
@@ -268,6 +271,8 @@ def finish_module(
 
 def _executed(module: torch.nn.Module, example: Inputs) -> tuple[dict[str, int], dict[str, int]]:
     """Operators that one run executes: all of them, and the transcendental ones."""
+    # Calls meet the types of the example first, and trace what they are made of.
+    run(module, example)
     with Operations() as counted:
         run(module, example)
     return dict(sorted(counted.all.items())), dict(sorted(counted.transcendental.items()))
