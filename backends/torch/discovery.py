@@ -39,7 +39,20 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.all[name] += 1
             if is_transcendental_call(func, args, kwargs or {}):
                 self.transcendental[name] += 1
-        return func(*args, **(kwargs or {}))
+            return func(*args, **(kwargs or {}))
+        # torch.cond and its kin: what counts is what their bodies run.
+        self.all[f"higher_order::{func._name}"] += 1
+        return func(*(self._watched(argument) for argument in args), **(kwargs or {}))
+
+    def _watched(self, argument: Any) -> Any:
+        if not callable(argument) or isinstance(argument, torch.Tensor):
+            return argument
+
+        def body(*args: Any, **kwargs: Any) -> Any:
+            with self:
+                return argument(*args, **kwargs)
+
+        return body
 
 
 class Discovery(TorchFunctionMode):

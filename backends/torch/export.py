@@ -17,7 +17,7 @@ import torch
 from odp.approximations.errors import OdpError
 from odp.backends.torch.decompositions import decomposition_table
 
-__all__ = ["check_parameters", "export_module", "one_line", "taken_apart"]
+__all__ = ["check_attention", "check_parameters", "export_module", "one_line", "taken_apart"]
 
 
 def export_module(
@@ -86,6 +86,21 @@ def check_parameters(module: torch.nn.Module) -> None:
             raise OdpError(
                 f"parameter '{name}' holds {count} values that are NaN or infinite "
                 f"(of {tensor.numel()}); the weights are broken, load them again"
+            )
+
+
+def check_attention(module: torch.nn.Module) -> None:
+    """Refuse models of transformers whose attention is a kernel with a softmax inside.
+
+    Raises:
+        OdpError: there is such a kernel.
+    """
+    for part in module.modules():
+        chosen = getattr(getattr(part, "config", None), "_attn_implementation", None)
+        if chosen not in (None, "eager", "sdpa"):
+            raise OdpError(
+                f"attention runs in the kernel '{chosen}', whose softmax cannot be replaced; load "
+                "the model with attn_implementation='sdpa' or 'eager'"
             )
 
 

@@ -51,6 +51,7 @@ class FunctionCall:
     Attributes:
         scope: where the call is: the path of the module and the name of the function.
         finish: what is done to each graph; None to call the function as it is.
+        untraceable: kinds of calls that have no graph and stay as they are, and why.
         tracing: whether a call is being traced, so that the modules around it must not intercept.
     """
 
@@ -66,6 +67,7 @@ class FunctionCall:
         self._variants: dict[Any, fx.GraphModule] = {}
         self._examples: dict[Any, tuple[tuple[Any, ...], dict[str, Any]]] = {}
         self._sized: set[Any] = set()
+        self.untraceable: dict[Any, str] = {}
 
     def use(self, finish: Finish | None) -> None:
         """Rewrite all graphs anew."""
@@ -82,8 +84,10 @@ class FunctionCall:
         kwargs = self._in_order(kwargs)
         key = self._key(args, kwargs)
         graph = self._variants.get(key)
-        if graph is None:
+        if graph is None and key[0] not in self.untraceable:
             graph = self._prepared(args, kwargs)
+        if graph is None:
+            return self.function(*args, **kwargs)
         return graph(*_tensors(args, kwargs))
 
     @property
@@ -138,14 +142,20 @@ class FunctionCall:
             name in self._defaults and self._defaults[name] == value
         )
 
-    def _prepared(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> fx.GraphModule:
+    def _prepared(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> fx.GraphModule | None:
+        """A graph for a call of a new kind; None if it cannot be traced."""
         if torch.compiler.is_compiling():
             raise OdpError(
                 f"{self.scope} meets types or options that calibration did not; run the module "
                 "once before compiling it"
             )
-        captured = self._captured(args, kwargs)
         kind = self._kind(args, kwargs)
+        try:
+            captured = self._captured(args, kwargs)
+        except Exception as error:
+            # Functions that look at values (gaussian_nll_loss, packed sequences) have no graph.
+            self.untraceable[kind] = " ".join(str(error).split())[:120]
+            return None
         if not self._holds_for_any_size(captured, kind, args, kwargs):
             self._sized.add(kind)
         key = self._key(args, kwargs)
@@ -202,6 +212,7 @@ class FunctionCall:
             FunctionCall.tracing = False
         for node in list(module.graph.nodes):
             make_functional(node)
+        module.graph.eliminate_dead_code()
         module.recompile()
         return module
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional
 
+from odp.approximations.errors import OdpError
 from odp.backends.torch.discovery import Discovery, Operations
 from odp.backends.torch.eager import eagerly
 from odp.backends.torch.function_call import AttentionCall, FunctionCall
@@ -133,6 +134,9 @@ class ModulesTarget:
     ) -> tuple[torch.nn.Module, Result]:
         """Rewrite for good."""
         result = self._rewrite(Approximating(selection), explain)
+        for call in self._calls:
+            for reason in call.untraceable.values():
+                selection.warnings.append(f"{call.scope} has no graph and stays: {reason}")
         if self._rotary.folded:
             result.outcomes.setdefault("rope", Outcome())
             tables = Result(outcomes={"rope": self._rotary})
@@ -155,6 +159,12 @@ class ModulesTarget:
     def _counted(self) -> tuple[dict[str, int], dict[str, int]]:
         with Operations() as operations:
             run(self.module, self.example)
+        for name in ("cond", "while_loop", "scan", "map_impl", "flex_attention"):
+            if f"higher_order::{name}" in operations.all:
+                raise OdpError(
+                    f"{original_class(self.module).__name__} runs {name}, in which the functions of "
+                    "modules cannot be replaced; use structure='graph'"
+                )
         return (
             dict(sorted(operations.all.items())),
             dict(sorted(operations.transcendental.items())),

@@ -20,7 +20,7 @@ from odp.backends.torch.calibration_data import (
     is_pretrained,
 )
 from odp.backends.torch.discovery import Operations
-from odp.backends.torch.export import check_parameters
+from odp.backends.torch.export import check_attention, check_parameters
 from odp.backends.torch.fingerprint import DataFingerprint, module_fingerprint
 from odp.backends.torch.graph_target import GraphTarget
 from odp.backends.torch.inputs import Batches, Inputs, run
@@ -129,6 +129,8 @@ def calibrate_module(
         static=chosen == "graph",
     )
     requests = schedule(job.typed, job.available)
+    if any(request.rewrite.name == "softmax" for request in requests):
+        check_attention(original)
     own = _copied(original, share_parameters)
     target: Target
     if chosen == "modules":
