@@ -104,7 +104,7 @@ class FxBuilder(Builder):
                 native.meta[key] = self._before.meta[key]
         if any(node.meta.get("odp.any_shape") for node in native.all_input_nodes):
             native.meta["odp.any_shape"] = True
-        # What is under `custom` survives torch.export and reaches the metadata of ONNX nodes.
+        # What is under `custom` survives torch.export, if the graph runs node by node under it.
         native.meta["custom"] = {**self._before.meta.get("custom", {}), **self._tags}
         native.meta["odp.emitted"] = True
         # A pass may emit and then refuse, or not use what it emitted.

@@ -20,6 +20,7 @@ from odp.approximations.errors import OdpError
 from odp.backends.torch.attention import attention
 from odp.backends.torch.decompositions import decomposition_table
 from odp.backends.torch.functional import make_functional, operator_name
+from odp.backends.torch.graph_call import call_graph
 from odp.rewriter.fx_graph import FxGraph
 
 __all__ = ["AttentionCall", "Finish", "FunctionCall", "function_name"]
@@ -88,7 +89,7 @@ class FunctionCall:
             graph = self._prepared(args, kwargs)
         if graph is None:
             return self.function(*args, **kwargs)
-        return graph(*_tensors(args, kwargs))
+        return call_graph(graph, _tensors(args, kwargs))
 
     @property
     def graphs(self) -> list[fx.GraphModule]:

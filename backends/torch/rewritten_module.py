@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 
 from odp.approximations.errors import OdpError
 from odp.backends.torch.call_signature import defaults_of, forward_like
+from odp.backends.torch.graph_call import call_graph
 from odp.backends.torch.program import Program, ProgramSignature
 from odp.backends.torch.rational_class import Rational, become
 
@@ -69,10 +70,10 @@ class RewrittenGraph(Rational):
             raise OdpError(f"forward was exported with '{missing[0]}', which is missing here")
         leaves = signature.flatten([arguments[name] for name in signature.arguments])
         tensors = [attribute(self, name) for name in signature.tensors]
-        results = self.odp_graph(*tensors, *leaves)
-        with torch.no_grad():
-            for name, new in zip(signature.written, results, strict=False):
-                attribute(self, name).copy_(new)
+        results = call_graph(self.odp_graph, [*tensors, *leaves])
+        for name, new in zip(signature.written, results, strict=False):
+            # A buffer that remembers how it was computed would keep the graph of every batch.
+            attribute(self, name).copy_(new.detach())
         return pytree.tree_unflatten(list(results[len(signature.written) :]), signature.output_spec)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
