@@ -11,6 +11,7 @@ from torch import fx
 from torch.utils import _pytree as pytree
 
 from odp.approximations.errors import OdpError
+from odp.backends.torch.bucket_table import bucket_outcome, tabulating_buckets
 from odp.backends.torch.call_signature import bind, named
 from odp.backends.torch.export import taken_apart
 from odp.backends.torch.inputs import Batches, Inputs, run
@@ -52,10 +53,13 @@ class GraphTarget:
         self.example = example
         self.dynamic_shapes = dynamic_shapes
         self._retraceable = program is None
+        self._tabulated: list[torch.nn.Module] = []
         if program is None:
             # Some modules prepare themselves in their first call (RWKV rescales its weights), which
-            # must not become part of the graph.
-            run(module, example)
+            # must not become part of the graph.  Relative positions that are known become
+            # constants anyway; those that depend on a size need their table.
+            with tabulating_buckets(module, requests if dynamic_shapes else ()) as self._tabulated:
+                run(module, example)
             self.program = trace(module, example, dynamic_shapes)
         else:
             bound = bind(module.forward, example.args, example.kwargs or {})
@@ -102,6 +106,8 @@ class GraphTarget:
     ) -> tuple[torch.nn.Module, Result]:
         """Rewrite for good, and let `module` run the result."""
         result = rewrite_graph(self.program.graph, self.requests, Approximating(selection), explain)
+        if self._tabulated:
+            result.include(Result(outcomes={"log": bucket_outcome(self._tabulated)}))
         recipe = Recipe(self.example, self.dynamic_shapes, self.requests, selection)
         return rewritten(self.module, self.program, recipe if self._retraceable else None), result
 

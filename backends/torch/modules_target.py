@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional
 
 from odp.approximations.errors import OdpError
+from odp.backends.torch.bucket_table import bucket_outcome, tabulating_buckets
 from odp.backends.torch.discovery import Discovery, Operations
 from odp.backends.torch.eager import eagerly
 from odp.backends.torch.function_call import AttentionCall, FunctionCall
@@ -75,8 +76,11 @@ class ModulesTarget:
         self.module = module
         self.requests = requests
         self.example = example
-        self._rotary = Outcome()
-        self._operations = self._counted()
+        self._tables: dict[str, Outcome] = {}
+        with tabulating_buckets(module, requests) as tabulated:
+            self._operations = self._counted()
+        if tabulated:
+            self._tables["log"] = bucket_outcome(tabulated)
         self._paths = {m: path for path, m in module.named_modules(remove_duplicate=False)}
         discovery = Discovery(module)
         with discovery.watching():
@@ -137,10 +141,8 @@ class ModulesTarget:
         for call in self._calls:
             for reason in call.untraceable.values():
                 selection.warnings.append(f"{call.scope} has no graph and stays: {reason}")
-        if self._rotary.folded:
-            result.outcomes.setdefault("rope", Outcome())
-            tables = Result(outcomes={"rope": self._rotary})
-            result.include(tables)
+        result.include(Result(outcomes=self._tables))
+        if "rope" in self._tables:
             # What the passes could not see was done here.
             result.skipped["rope"] = []
         return self.module, result
@@ -176,10 +178,11 @@ class ModulesTarget:
         if rope is not None and {f.__name__ for f in functions} >= _ROTATIONS:
             count = tabulate(owner, getattr(rope.rewrite, "positions", None))
             if count is not None:
+                rotary = self._tables.setdefault("rope", Outcome())
                 for pattern in ("rope_sin", "rope_cos"):
-                    self._rotary.patterns[pattern] = self._rotary.patterns.get(pattern, 0) + 1
-                self._rotary.folded += 2
-                self._rotary.notes = [f"sine and cosine became exact tables of {count:,} positions"]
+                    rotary.patterns[pattern] = rotary.patterns.get(pattern, 0) + 1
+                rotary.folded += 2
+                rotary.notes = [f"sine and cosine became exact tables of {count:,} positions"]
                 return
         calls: Calls = {}
         for function in functions:
