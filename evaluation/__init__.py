@@ -14,6 +14,7 @@ torch and transformers are loaded when something is measured, lm-evaluation-harn
 
 from odp.evaluation.comparison import evaluate
 from odp.evaluation.evaluation_table import render
+from odp.evaluation.first_order_bound import OutputBound, first_order_bounds
 from odp.evaluation.gguf_conversion import conversion_folder, convert_gguf
 from odp.evaluation.harness import run_tasks
 from odp.evaluation.language_model import LanguageModel, check_weights, load_language_model
@@ -23,11 +24,13 @@ from odp.evaluation.texts import Text, read_texts
 __all__ = [
     "Evaluation",
     "LanguageModel",
+    "OutputBound",
     "Text",
     "check_weights",
     "conversion_folder",
     "convert_gguf",
     "evaluate",
+    "first_order_bounds",
     "load_language_model",
     "read_texts",
     "render",
