@@ -8,12 +8,16 @@ cache asks for.
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 
+from odp.approximations.choose import approximate
 from odp.backends.torch.rational_class import Rational, become, original_class
+from odp.rewriter.rewrite_pass import Pass
 
 __all__ = ["RotaryTable", "tabulate"]
 
@@ -45,13 +49,14 @@ class RotaryTable(Rational):
         return self
 
 
-def tabulate(module: torch.nn.Module, positions: int | None) -> int | None:
+def tabulate(module: torch.nn.Module, rope: Pass) -> int | None:
     """Turn a rotary embedding into a table, if its results depend on nothing but the position.
 
     Args:
         module: called as `module(x, position_ids, ...)`, returns cosine and sine.
-        positions: how many positions; None takes those that the configuration allows, at most
-            32,768.
+        rope: the pass.  Its option `positions` says how many there are; without it there are those
+            that the configuration allows, at most 32,768.  With a scheme or a formula the table
+            holds what that makes of the angles, reduced to [-pi, pi].
 
     Returns:
         The number of positions, or None if the module is no such embedding and was left alone.
@@ -59,13 +64,14 @@ def tabulate(module: torch.nn.Module, positions: int | None) -> int | None:
     parameters = list(inspect.signature(original_class(module).forward).parameters)
     if parameters[1:3] != ["x", "position_ids"]:
         return None
-    count = positions or min(_supported(module), _LARGEST)
+    count: int = getattr(rope, "positions", None) or min(_supported(module), _LARGEST)
     tables = {}
     for variant in _variants(module):
         table = _table(module, count, variant)
         if table is None:
             return None
-        tables[variant] = table
+        spelled_out = rope.scheme is not None or rope.formula is not None
+        tables[variant] = _approximated(table, rope) if spelled_out else table
     become(module, RotaryTable)
     assert isinstance(module, RotaryTable)
     module.odp_tables = tables
@@ -77,6 +83,30 @@ def _look_up(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     cosine, sine = self.odp_tables[layer_type]
     return cosine[position_ids].to(x.dtype), sine[position_ids].to(x.dtype)
+
+
+def _approximated(
+    table: tuple[torch.Tensor, torch.Tensor], rope: Pass
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the expressions of a scheme make of the angles of a table.
+
+    For comparison with others' choices: no expression is as good as the table itself.
+    """
+    cosine, sine = (part.double() for part in table)
+    angle, scale = torch.atan2(sine, cosine), torch.hypot(cosine, sine)
+    found = []
+    for name, part in (("cos", table[0]), ("sin", table[1])):
+        approximant = approximate(
+            name,
+            (-math.pi, math.pi),
+            error=math.inf if rope.error is None else rope.error,
+            scheme=rope.scheme,
+            formula=rope.formula,
+            **rope.scheme_parameters(),
+        )
+        values = torch.from_numpy(np.asarray(approximant(angle.cpu().numpy())))
+        found.append((values.to(scale) * scale).to(part))
+    return found[0], found[1]
 
 
 def _supported(module: torch.nn.Module) -> int:

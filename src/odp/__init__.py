@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         minimax,
         pareto,
     )
+    from odp.budgeting import Budget, allocate_operations, sensitivity
     from odp.rewriter.ranges import Ranges
     from odp.rewriter.report import Report
     from odp.rewriting import RewriteResult, calibrate, find_sites, rewrite
@@ -35,6 +36,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Approximant",
+    "Budget",
     "Function",
     "Histogram",
     "Interval",
@@ -45,12 +47,14 @@ __all__ = [
     "Target",
     "Tolerance",
     "__version__",
+    "allocate_operations",
     "approximate",
     "calibrate",
     "find_sites",
     "minimax",
     "pareto",
     "rewrite",
+    "sensitivity",
 ]
 
 _HOMES = {
@@ -66,6 +70,9 @@ _HOMES = {
     "pareto": "odp.approximations",
     "Report": "odp.rewriter.report",
     "RewriteResult": "odp.rewriting",
+    "Budget": "odp.budgeting",
+    "allocate_operations": "odp.budgeting",
+    "sensitivity": "odp.budgeting",
     "Ranges": "odp.rewriter.ranges",
     "calibrate": "odp.rewriting",
     "find_sites": "odp.rewriting",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from odp.rewriter.rewrite_pass import Pass
     from odp.rewriter.site import Site
 
-__all__ = ["RewriteResult", "Stage", "calibrate", "find_sites", "rewrite"]
+__all__ = ["RewriteResult", "Stage", "calibrate", "find_sites", "job_of", "rewrite"]
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,18 @@ def rewrite(
     Raises:
         OdpError: bad input; one line that says what, where and what to do.
     """
-    job = _job(passes, calibration, error, margin, guard, samples, seed, measure, explain, progress)
+    job = job_of(
+        passes,
+        calibration=calibration,
+        error=error,
+        margin=margin,
+        guard=guard,
+        samples=samples,
+        seed=seed,
+        measure=measure,
+        explain=explain,
+        progress=progress,
+    )
     if _is_of_torch(model):
         from odp.torch_rewriting import rewrite_module
 
@@ -228,7 +239,7 @@ def calibrate(
         )
     from odp.torch_rewriting import calibrate_module
 
-    job = _job(passes, calibration, 1e-5, 0.25, "clip", samples, seed, False, (), progress)
+    job = job_of(passes, calibration=calibration, samples=samples, seed=seed, progress=progress)
     return calibrate_module(
         model,
         job,
@@ -241,18 +252,24 @@ def calibrate(
     ).ranges
 
 
-def _job(
+def job_of(
     passes: str | Sequence[Pass],
-    calibration: Any,
-    error: float,
-    margin: float,
-    guard: str,
-    samples: int | None,
-    seed: int,
-    measure: bool,
-    explain: Collection[str],
-    progress: Stage,
+    *,
+    calibration: Any = None,
+    error: float = 1e-5,
+    margin: float = 0.25,
+    guard: str = "clip",
+    samples: int | None = None,
+    seed: int = 0,
+    measure: bool = True,
+    explain: Collection[str] = (),
+    progress: Stage = lambda what, done, total: None,
 ) -> Job:
+    """The arguments that mean the same for every model, checked; see `rewrite`.
+
+    Raises:
+        OdpError: a pass, an option or a number is wrong.
+    """
     from odp.passes import registry
     from odp.rewriter.selection import Defaults
 

@@ -10,8 +10,11 @@ from collections.abc import Sequence
 import rich_click as click
 
 from odp.cli.approximate import approximate_command
+from odp.cli.calibrate import calibrate_command
+from odp.cli.evaluate import evaluate_command
 from odp.cli.inspect import inspect_command
 from odp.cli.rewrite import rewrite_command
+from odp.cli.sensitivity import sensitivity_command
 
 __all__ = ["main", "odp", "rewrite_main"]
 
@@ -27,6 +30,9 @@ def odp() -> None:
 odp.add_command(rewrite_command, "rewrite")
 odp.add_command(inspect_command, "inspect")
 odp.add_command(approximate_command, "approximate")
+odp.add_command(calibrate_command, "calibrate")
+odp.add_command(evaluate_command, "evaluate")
+odp.add_command(sensitivity_command, "sensitivity")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

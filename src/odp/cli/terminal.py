@@ -25,6 +25,12 @@ _STAGES = {
     "approximate": "Choosing expressions",
     "measure": "Measuring each pass",
     "rewrite": "Rewriting and checking",
+    "convert": "Converting weights",
+    "score": "Scoring texts",
+    "generate": "Answering prompts",
+    "speed": "Measuring speed",
+    "tasks": "Running tasks",
+    "sensitivity": "Measuring each site",
 }
 
 
