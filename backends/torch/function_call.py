@@ -8,6 +8,7 @@ the same passes work as on a whole model.
 from __future__ import annotations
 
 import contextlib
+import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
@@ -67,6 +68,8 @@ class FunctionCall:
         self._names, self._defaults = _parameters(function)
         self._variants: dict[Any, fx.GraphModule] = {}
         self._examples: dict[Any, tuple[tuple[Any, ...], dict[str, Any]]] = {}
+        # Every variant of a rewrite begins with what was traced once.
+        self._captures: dict[Any, fx.GraphModule] = {}
         self._sized: set[Any] = set()
         self.untraceable: dict[Any, str] = {}
 
@@ -76,7 +79,9 @@ class FunctionCall:
         self._variants.clear()
         if finish is not None:
             for key, (args, kwargs) in self._examples.items():
-                self._variants[key] = self._rewritten(self._captured(args, kwargs), key)
+                if key not in self._captures:
+                    self._captures[key] = self._captured(args, kwargs)
+                self._variants[key] = self._rewritten(key)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function, by its graph."""
@@ -112,6 +117,10 @@ class FunctionCall:
                 # A function that does not exist for a type fails when it is called with it.
                 with contextlib.suppress(RuntimeError, TypeError, ValueError):
                     self._prepared(*other)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Copies and files need no more than the rewritten graphs, and what to trace again.
+        return self.__dict__ | {"_captures": {}}
 
     def _in_order(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Keywords in the order of the signature, in which the graph takes their tensors."""
@@ -162,7 +171,8 @@ class FunctionCall:
         key = self._key(args, kwargs)
         # Of an example only types and shapes are wanted, not the memory.
         self._examples[key] = _map(args, _emptied), _map(kwargs, _emptied)
-        self._variants[key] = graph = self._rewritten(captured, key)
+        self._captures[key] = captured
+        self._variants[key] = graph = self._rewritten(key)
         return graph
 
     def _holds_for_any_size(
@@ -217,8 +227,10 @@ class FunctionCall:
         module.recompile()
         return module
 
-    def _rewritten(self, module: fx.GraphModule, key: Any) -> fx.GraphModule:
+    def _rewritten(self, key: Any) -> fx.GraphModule:
         _, sizes = key
+        capture = self._captures[key]
+        module = fx.GraphModule(capture, copy.deepcopy(capture.graph))
         for node in module.graph.nodes:
             node.meta["nn_module_stack"] = self._stack
             if sizes is None:

@@ -193,3 +193,9 @@ def _keep(module: fx.GraphModule, native: fx.Node, target: str, constant: Any) -
     stored.meta.update(native.meta)
     native.replace_all_uses_with(stored)
     module.graph.erase_node(native)
+    for user in list(stored.users):
+        # torch.tensor(...) in a forward is a copy; nothing writes to it in a functional graph.
+        is_result = any(reader.op == "output" for reader in user.users)
+        if user.target is torch.ops.aten.clone.default and not is_result:
+            user.replace_all_uses_with(stored)
+            module.graph.erase_node(user)

@@ -36,7 +36,7 @@ from odp.rewriter.onnx_graph import OnnxValue
 from odp.rewriter.selection import SOFTMAX_CUTOFF, Choice
 from odp.rewriter.site import Site
 
-__all__ = ["Marks", "Tensor", "outputs_with_bounds"]
+__all__ = ["Marks", "Tensor", "outputs_with_bounds", "site_with_error"]
 
 ROUNDOFF = 2.0**-24
 """Largest relative error of one float32 rounding."""
@@ -162,7 +162,7 @@ class _Analysis:
                 known[output] = tensor
                 if output in self._marks.sites:
                     site, x = self._marks.sites[output]
-                    known[output] = _site(site, self._choices.get(site.id), known[x])
+                    known[output] = site_with_error(site, self._choices.get(site.id), known[x])
         return [known[output] for output in graph.outputs]
 
     def _node(
@@ -317,7 +317,7 @@ def _require_decided(node: ir.Node, operands: list[Tensor]) -> None:
         raise AssertionError(f"{node.op_type} '{node.name}' may go either way within the error")
 
 
-def _site(site: Site, choice: Choice | None, x: Tensor) -> Tensor:
+def site_with_error(site: Site, choice: Choice | None, x: Tensor) -> Tensor:
     """What a site computes: exactly, and how far off it may be."""
     function = get_function(site.function)
     value = function.numpy(x.value)
