@@ -94,6 +94,7 @@ def _approximated(
     """
     cosine, sine = (part.double() for part in table)
     angle, scale = torch.atan2(sine, cosine), torch.hypot(cosine, sine)
+    parameters: dict[str, Any] = dict(rope.scheme_parameters())
     found = []
     for name, part in (("cos", table[0]), ("sin", table[1])):
         approximant = approximate(
@@ -102,7 +103,7 @@ def _approximated(
             error=math.inf if rope.error is None else rope.error,
             scheme=rope.scheme,
             formula=rope.formula,
-            **rope.scheme_parameters(),
+            **parameters,
         )
         values = torch.from_numpy(np.asarray(approximant(angle.cpu().numpy())))
         found.append((values.to(scale) * scale).to(part))
