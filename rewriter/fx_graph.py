@@ -45,7 +45,7 @@ class FxGraph(Graph):
         self.bindings = bindings or {}
         self._nodes: dict[fx.Node, FxNode] = {}
         self._values: dict[fx.Node, FxValue] = {}
-        self._literals: dict[float, FxLiteral] = {}
+        self._literals: dict[str, FxLiteral] = {}
         self._paths: dict[fx.Graph, str] = {module.graph: ""}
         self._owners: dict[fx.Graph, fx.GraphModule] = {module.graph: module}
         self._evaluator = ConstantEvaluator(self.bindings)
@@ -67,9 +67,11 @@ class FxGraph(Graph):
 
     def literal(self, number: float) -> FxLiteral:
         """The view of a number; the same object for the same number."""
-        view = self._literals.get(number)
+        # Zero and minus zero are equal, and not the same number.
+        key = number.hex()
+        view = self._literals.get(key)
         if view is None:
-            view = self._literals[number] = FxLiteral(number)
+            view = self._literals[key] = FxLiteral(number)
         return view
 
     def operand(self, argument: Any) -> Value | None:

@@ -134,8 +134,10 @@ def _layer_norm(op: str) -> Row:
         count = len(arguments["normalized_shape"])
         epsilon = arguments.get("eps")
         if epsilon is None:
-            # torch.nn.functional.rms_norm: the machine epsilon of the input's type.
-            epsilon = torch.finfo(_value(node.args[0]).dtype).eps
+            # torch.nn.functional.rms_norm: the machine epsilon of the type that it computes in,
+            # which for half precision is float32.
+            dtype = _value(node.args[0]).dtype
+            epsilon = torch.finfo(torch.promote_types(dtype, torch.float32)).eps
         axes = None if rank is None else tuple(range(rank - count, rank))
         names = ["input", "weight", "bias"] if op == "layer_norm" else ["input", "weight"]
         while names and arguments.get(names[-1]) is None:
@@ -227,6 +229,12 @@ def _dropout(node: fx.Node, arguments: Arguments) -> Reading | None:
     return None if arguments["train"] else Reading("identity", (Operand("input"),))
 
 
+def _index_select(node: fx.Node, arguments: Arguments) -> Reading:
+    rank = _rank(node.args[0])
+    axis = arguments["dim"] % rank if rank else 0
+    return Reading("gather", (Operand("self"), Operand("index")), {"axis": axis})
+
+
 ROWS: dict[str, Row] = {
     **{
         name: _unary(name)
@@ -245,6 +253,8 @@ ROWS: dict[str, Row] = {
     "square": _square,
     "maximum": _is("max", "self", "other"),
     "minimum": _is("min", "self", "other"),
+    "max.other": _is("max", "self", "other"),
+    "min.other": _is("min", "self", "other"),
     "clamp": _clip("min", "max"),
     "clamp_min": _clip("min", None),
     "clamp_max": _clip(None, "max"),
@@ -256,7 +266,7 @@ ROWS: dict[str, Row] = {
     "gelu": _gelu,
     "softplus": _softplus,
     "elu": _elu,
-    "selu": _unary("selu", alpha=1.67326319217681884765625, gamma=1.05070102214813232421875),
+    "selu": _unary("selu", alpha=1.6732632423543772, gamma=1.0507009873554805),
     "celu": _celu,
     "mean": _reduction("reduce_mean"),
     "sum": _reduction("reduce_sum"),
@@ -287,8 +297,8 @@ ROWS: dict[str, Row] = {
     "cat": _concat,
     "squeeze": _unary("squeeze"),
     "unsqueeze": _unary("unsqueeze"),
-    "embedding": _is("gather", "weight", "indices"),
-    "index_select": _is("gather", "self", "index"),
+    "embedding": _is("gather", "weight", "indices", axis=0),
+    "index_select": _index_select,
     **dict.fromkeys(("_to_copy", "to"), _to),
     **dict.fromkeys(("alias", "clone", "contiguous", "detach"), _unary("identity")),
     "lift_fresh_copy": _unary("identity"),
