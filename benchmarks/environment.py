@@ -16,6 +16,8 @@ _PACKAGES = (
     "onnxscript",
     "onnxruntime",
     "onnxsim",
+    "torch",
+    "transformers",
     "numpy",
     "scipy",
     "mpmath",

@@ -13,7 +13,7 @@ rounding.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -91,12 +91,12 @@ def measure_sensitivity(
     Raises:
         OdpError: the model returns no logits.
     """
-    reference = [_log_probabilities(window.call(original)) for window in inputs]
+    reference = [_Reference(window.call(original)) for window in inputs]
     found = []
     for done, (site_id, choice) in enumerate(coarse.choices.items()):
         progress(done, len(coarse.choices))
         with alone(Selection({site_id: choice}, {}, [], None)) as run:
-            kl = _mean_divergence(reference, [run(window) for window in inputs])
+            kl = _mean_divergence(reference, (run(window) for window in inputs))
         site = sites[site_id]
         found.append(
             SiteSensitivity(
@@ -125,12 +125,30 @@ def mean_divergence(
     original: torch.nn.Module, run: Callable[[Inputs], Any], inputs: Sequence[Inputs]
 ) -> float:
     """Mean KL(original || run) over all tokens, in nats."""
-    pairs = ((_log_probabilities(w.call(original)), run(w)) for w in inputs)
     total, count = 0.0, 0
-    for reference, result in pairs:
-        total += _mean_divergence([reference], [result]) * reference.shape[0]
-        count += reference.shape[0]
+    for window in inputs:
+        reference = _Reference(window.call(original))
+        total += reference.divergence(run(window))
+        count += reference.tokens
     return total / max(count, 1)
+
+
+class _Reference:
+    """The predictions of the original for one window.
+
+    KL(p || q) = sum p log p - sum p log q: the first sum is the same for every site.  In float64
+    the difference is right to 1e-15, far below anything that float32 models differ by.
+    """
+
+    def __init__(self, result: Any) -> None:
+        log_p = _log_probabilities(result)
+        self.p = log_p.exp()
+        self.negentropy = float((self.p * log_p).sum())
+        self.tokens = log_p.shape[0]
+
+    def divergence(self, result: Any) -> float:
+        """Sum over tokens of KL(original || result), in nats."""
+        return self.negentropy - float((self.p * _log_probabilities(result)).sum())
 
 
 def _log_probabilities(result: Any) -> torch.Tensor:
@@ -144,10 +162,7 @@ def _log_probabilities(result: Any) -> torch.Tensor:
     return rows.double().log_softmax(-1)
 
 
-def _mean_divergence(reference: Sequence[torch.Tensor], results: Sequence[Any]) -> float:
-    total, count = 0.0, 0
-    for p, result in zip(reference, results, strict=True):
-        q = _log_probabilities(result)
-        total += float((p.exp() * (p - q)).sum())
-        count += p.shape[0]
-    return total / max(count, 1)
+def _mean_divergence(references: Sequence[_Reference], results: Iterable[Any]) -> float:
+    pairs = zip(references, results, strict=True)
+    total = sum(reference.divergence(result) for reference, result in pairs)
+    return total / max(sum(reference.tokens for reference in references), 1)

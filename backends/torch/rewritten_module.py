@@ -60,7 +60,7 @@ class RewrittenGraph(Rational):
         """
         call, signature = self.odp_call, self.odp_call.signature
         for name, value in arguments.items():
-            if name not in signature.arguments and value is not call.defaults.get(name):
+            if name not in signature.arguments and not _is_default(value, name, call.defaults):
                 raise OdpError(
                     f"forward was exported without '{name}'; rewrite the module again with "
                     f"'{name}' in example_inputs"
@@ -114,6 +114,13 @@ def rewritten(
     module.odp_call = _Call(program.signature, defaults, retrace)
     module.odp_install(program)
     return module
+
+
+def _is_default(value: Any, name: str, defaults: Mapping[str, Any]) -> bool:
+    if isinstance(value, torch.Tensor) or name not in defaults:
+        return False
+    default = defaults[name]
+    return value is default or (type(value) is type(default) and bool(value == default))
 
 
 def attribute(module: torch.nn.Module, name: str) -> torch.Tensor:

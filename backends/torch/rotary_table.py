@@ -96,7 +96,11 @@ def _approximated(
     angle, scale = torch.atan2(sine, cosine), torch.hypot(cosine, sine)
     parameters: dict[str, Any] = dict(rope.scheme_parameters())
     found = []
-    for name, part in (("cos", table[0]), ("sin", table[1])):
+    for name, part, parity in (("cos", table[0], 0), ("sin", table[1], 1)):
+        if "degree" in parameters:
+            # The highest coefficient of an even function in an odd degree is zero.
+            degree = int(rope.scheme_parameters()["degree"])
+            parameters["degree"] = degree - (degree + parity) % 2
         approximant = approximate(
             name,
             (-math.pi, math.pi),

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Budget", "Uniform", "allocate_operations", "sensitivity"]
 
-_GRID = tuple(10.0 ** (-k / 2) for k in range(2, 13))
-"""Error budgets from 0.1 to 1e-6, two in each decade: what a site may get."""
+_GRID = tuple(10.0**-k for k in range(1, 7))
+"""Error budgets from 0.1 to 1e-6: what a site may get."""
 
 _COARSE = 1e-2
 
@@ -93,7 +93,7 @@ def sensitivity(
     calibration: Any,
     tokenizer: Any = None,
     context: int | None = 256,
-    samples: int | None = 4,
+    samples: int | None = 2,
     coarse: float = _COARSE,
     progress: Stage = lambda what, done, total: None,
 ) -> Budget:
@@ -128,7 +128,7 @@ def allocate_operations(
     calibration: Any,
     tokenizer: Any = None,
     context: int | None = 256,
-    samples: int | None = 4,
+    samples: int | None = 2,
     coarse: float = _COARSE,
     progress: Stage = lambda what, done, total: None,
 ) -> tuple[RewriteResult, Budget]:

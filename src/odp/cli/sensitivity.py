@@ -78,7 +78,7 @@ def sensitivity_command(
                 calibration=calibration,
                 tokenizer=loaded.tokenizer,
                 context=context,
-                samples=samples or 4,
+                samples=samples or 2,
                 coarse=coarse,
                 progress=advance,
             )
@@ -90,7 +90,7 @@ def sensitivity_command(
                 calibration=calibration,
                 tokenizer=loaded.tokenizer,
                 context=context,
-                samples=samples or 4,
+                samples=samples or 2,
                 coarse=coarse,
                 progress=advance,
             )
