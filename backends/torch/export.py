@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any
 
 import torch
+from torch.utils import _pytree as pytree
 
 from odp.approximations.errors import OdpError
 from odp.backends.torch.decompositions import decomposition_table
@@ -40,10 +41,14 @@ def export_module(
     Raises:
         OdpError: the module cannot be exported; says which line of which file breaks the graph.
     """
+    # One tensor in two places, as in attention(x, x, x), would become one input of the graph.
+    args, kwargs = pytree.tree_map_only(
+        torch.Tensor, lambda x: x.detach().clone(), (args, dict(kwargs))
+    )
     try:
         with silenced():
             program = torch.export.export(
-                module, args, dict(kwargs), dynamic_shapes=dynamic_shapes, strict=False
+                module, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False
             )
     except Exception as error:  # torch.export raises whatever the code of the module raises
         raise OdpError(_reason(module, error)) from None

@@ -180,8 +180,8 @@ class ModulesTarget:
         for name in ("cond", "while_loop", "scan", "map_impl", "flex_attention"):
             if f"higher_order::{name}" in operations.all:
                 raise OdpError(
-                    f"{original_class(self.module).__name__} runs {name}, in which the functions of "
-                    "modules cannot be replaced; use structure='graph'"
+                    f"{original_class(self.module).__name__} runs {name}, in which the functions "
+                    "of modules cannot be replaced; use structure='graph'"
                 )
         return (
             dict(sorted(operations.all.items())),

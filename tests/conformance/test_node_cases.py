@@ -15,9 +15,9 @@ from odp.approximations.errors import OdpError
 from odp.backends.onnx.freeze import simplify
 from odp.backends.onnx.load import inline_functions
 from odp.passes import registry
-from odp.rewriter.onnx_calibration import calibrate
 from odp.rewriter.execution import Session
 from odp.rewriter.manager import rewrite_graph, schedule
+from odp.rewriter.onnx_calibration import calibrate
 from odp.rewriter.onnx_expansion import expand_schema_functions
 from odp.rewriter.onnx_graph import OnnxGraph
 from odp.rewriter.selection import Approximating, Defaults, select

@@ -10,8 +10,8 @@ import pytest
 
 from odp.passes import registry
 from odp.rewriter.calibration import MASK_THRESHOLD, Observation
-from odp.rewriter.onnx_calibration import calibrate
 from odp.rewriter.manager import schedule
+from odp.rewriter.onnx_calibration import calibrate
 from odp.rewriter.onnx_graph import OnnxGraph
 from odp.rewriter.pass_options import parse_passes
 
