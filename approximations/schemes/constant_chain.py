@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from odp.approximations.approximant import Parameters
-from odp.approximations.arithmetic import CoefficientRangeError
+from odp.approximations.arithmetic import CoefficientRangeError, FloatArithmetic
 from odp.approximations.expression import variable
 from odp.approximations.functions.function import Function
 from odp.approximations.interval import Interval
@@ -32,6 +32,7 @@ from odp.approximations.schemes.chain_search import (
     fitted_chains,
 )
 from odp.approximations.schemes.chain_shape import Chain, ChainGoal
+from odp.approximations.schemes.constant_chain_fit import round_chain
 from odp.approximations.schemes.scheme import Candidate, Request, Scheme
 
 __all__ = ["EXPONENTIALS", "ConstantChainScheme"]
@@ -47,6 +48,7 @@ EXPONENTIALS: dict[str, tuple[float, float]] = {
 
 # Beyond this width the values at the far end are zero beside any error.
 _WIDEST = 512.0
+_POINTS = 300
 
 
 class ConstantChainScheme(Scheme):
@@ -79,9 +81,10 @@ class ConstantChainScheme(Scheme):
 
         absolute = request.tolerance is None or request.tolerance.absolute > 0 or shift != 0
         relative = request.relative or (request.mixed and not absolute)
+        goal = ChainGoal.RELATIVE if relative else ChainGoal.ABSOLUTE
         for chain, parameters in fitted_chains(
             request,
-            ChainGoal.RELATIVE if relative else ChainGoal.ABSOLUTE,
+            goal,
             domain.width * rate,
             cost=cost,
             unit=1.0 if relative else scale,
@@ -89,6 +92,18 @@ class ConstantChainScheme(Scheme):
         ):
             moved = chain.moved(parameters, -rate * domain.hi, scale, rate)
             moved[-1] += shift
+            arithmetic = request.target.arithmetic
+            if isinstance(arithmetic, FloatArithmetic):
+                t = goal.points(domain.width * rate, _POINTS)
+                x = np.clip(domain.hi + t / rate, domain.lo, domain.hi)
+                moved = round_chain(
+                    chain,
+                    moved,
+                    x,
+                    np.exp(rate * x) + shift,
+                    weight(t) if request.mixed else goal.weight(t),
+                    arithmetic.nearest,
+                )
             try:
                 expression = chain.expression(moved, variable("x"))
             except CoefficientRangeError:
