@@ -12,7 +12,7 @@ torch and transformers are loaded when something is measured, lm-evaluation-harn
 `harness`) when a task is run.
 """
 
-from odp.evaluation.comparison import evaluate
+from odp.evaluation.comparison import evaluate, plan_evaluation
 from odp.evaluation.evaluation_table import render
 from odp.evaluation.first_order_bound import OutputBound, first_order_bounds
 from odp.evaluation.gguf_conversion import conversion_folder, convert_gguf
@@ -32,6 +32,7 @@ __all__ = [
     "evaluate",
     "first_order_bounds",
     "load_language_model",
+    "plan_evaluation",
     "read_texts",
     "render",
     "run_tasks",

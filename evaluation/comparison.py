@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     Progress = Callable[[str, int, int], None]
 
-__all__ = ["evaluate"]
+__all__ = ["Plan", "evaluate", "plan_evaluation"]
 
 # Without a wish of the user: what most evaluations of perplexity use, if the model can.
 _CONTEXT = 1024
@@ -79,6 +80,77 @@ def evaluate(
     """
     check_names(variants)
     models = {ORIGINAL: original, **variants}
+    plan = plan_evaluation(
+        models,
+        tokenizer,
+        texts,
+        context=context,
+        stride=stride,
+        max_tokens=max_tokens,
+        begin_token=begin_token,
+        prompts=prompts,
+        new_tokens=new_tokens,
+        chat=chat,
+    )
+    with offline(), _evaluating(models.values()):
+        scores = score_texts(
+            original,
+            variants,
+            plan.texts,
+            context=plan.windows.context,
+            stride=plan.windows.stride,
+            begin_token=plan.windows.begin_token,
+            layers=layers,
+            progress=progress,
+        )
+        evaluation = _evaluation(models, scores, plan.windows)
+        if plan.prompts:
+            evaluation.generations = generate_answers(
+                models, tokenizer, plan.prompts, new_tokens=new_tokens, progress=progress
+            )
+        if chat and not tokenizer.chat_template:
+            evaluation.warnings.append("the tokenizer has no chat template; prompts were plain")
+        if speed:
+            known = _known_positions(models)
+            _add_speed(evaluation, models, tokenizer, plan.texts[0], known, progress)
+    return evaluation
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an evaluation will do, after its input has been found good.
+
+    Attributes:
+        texts: what is scored, as tokens.
+        windows: how.
+        prompts: what is answered.
+    """
+
+    texts: list[TokenisedText]
+    windows: WindowRecord
+    prompts: list[Prompt]
+
+
+def plan_evaluation(
+    models: Mapping[str, PreTrainedModel],
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[Text],
+    *,
+    context: int | None = None,
+    stride: int | None = None,
+    max_tokens: int | None = None,
+    begin_token: bool | None = None,
+    prompts: Sequence[str] = (),
+    new_tokens: int = 64,
+    chat: bool = False,
+) -> Plan:
+    """Read texts and prompts and check all options of `evaluate`, in a second.
+
+    Who has to make the variants first asks with the original alone.
+
+    Raises:
+        OdpError: what `evaluate` says of bad input.
+    """
     known = _known_positions(models)
     if context is None:
         context = _CONTEXT if known is None else min(_CONTEXT, known)
@@ -99,28 +171,7 @@ def evaluate(
         for text in prompts
     ]
     _check_vocabulary(models, tokenised, asked)
-
-    with offline(), _evaluating(models.values()):
-        scores = score_texts(
-            original,
-            variants,
-            tokenised,
-            context=context,
-            stride=stride,
-            begin_token=begin,
-            layers=layers,
-            progress=progress,
-        )
-        evaluation = _evaluation(models, scores, WindowRecord(context, stride, begin, max_tokens))
-        if asked:
-            evaluation.generations = generate_answers(
-                models, tokenizer, asked, new_tokens=new_tokens, progress=progress
-            )
-        if chat and not tokenizer.chat_template:
-            evaluation.warnings.append("the tokenizer has no chat template; prompts were plain")
-        if speed:
-            _add_speed(evaluation, models, tokenizer, tokenised[0], known, progress)
-    return evaluation
+    return Plan(tokenised, WindowRecord(context, stride, begin, max_tokens), asked)
 
 
 def _known_positions(models: Mapping[str, PreTrainedModel]) -> int | None:

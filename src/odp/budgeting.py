@@ -34,6 +34,9 @@ _GRID = tuple(10.0**-k for k in range(1, 7))
 
 _COARSE = 1e-2
 
+# Sites differ by far more than what longer windows show, and every site is measured alone.
+_CONTEXT = 256
+
 
 @dataclass(frozen=True)
 class Uniform:
@@ -92,7 +95,7 @@ def sensitivity(
     *,
     calibration: Any,
     tokenizer: Any = None,
-    context: int | None = 256,
+    context: int | None = None,
     samples: int | None = 2,
     coarse: float = _COARSE,
     progress: Stage = lambda what, done, total: None,
@@ -105,7 +108,7 @@ def sensitivity(
         calibration: inputs or text with a `tokenizer`, as for `odp.rewrite`; domains come from it,
             and divergences are measured on it.
         tokenizer: of transformers.
-        context: tokens of a window.
+        context: tokens of a window; 256, or what the model takes, if None.
         samples: windows to use.
         coarse: error of the expressions that are measured with; the divergence of finer ones
             follows from it.
@@ -127,7 +130,7 @@ def allocate_operations(
     *,
     calibration: Any,
     tokenizer: Any = None,
-    context: int | None = 256,
+    context: int | None = None,
     samples: int | None = 2,
     coarse: float = _COARSE,
     progress: Stage = lambda what, done, total: None,
@@ -176,6 +179,9 @@ class _Study:
 
         if not 0.0 < coarse < 1.0:
             raise OdpError(f"coarse must be an error between 0 and 1, not {coarse:g}")
+        if context is None:
+            known = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+            context = min(_CONTEXT, known or _CONTEXT)
         self.job: Job = job_of(
             passes, calibration=calibration, samples=samples, measure=False, progress=progress
         )

@@ -161,7 +161,7 @@ def test_sensitivity_prints_tables(folder: Path, command: Command) -> None:
     [
         (("evaluate", "MODEL"), "give a --text to score, or a --task"),
         (("evaluate", "MODEL", "--text", "missing.txt"), "text 'missing.txt' does not exist"),
-        (("evaluate", "nowhere", "--text", "TEXT"), "'nowhere' does not exist"),
+        (("evaluate", "nowhere", "--text", "TEXT"), "there is no model at 'nowhere'"),
         (("evaluate", "MODEL", "--text", "EMPTY"), "empty"),
         (("evaluate", "MODEL", "--text", "SHORT", "--context", "32"), "5 tokens"),
         (("evaluate", "MODEL", "--text", "TEXT", "--calibrate", "EMPTY"), "is empty"),

@@ -28,7 +28,7 @@ __all__ = ["calibrate_command"]
 def calibrate_command(
     model: Path,
     calibrations: Sequence[Path],
-    calibrate_context: int,
+    calibrate_context: int | None,
     samples: int | None,
     dtype: str,
     device: str | None,

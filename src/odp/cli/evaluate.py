@@ -112,7 +112,7 @@ click.rich_click.OPTION_GROUPS["odp evaluate"] = [
 def evaluate_command(
     model: Path,
     calibrations: Sequence[Path],
-    calibrate_context: int,
+    calibrate_context: int | None,
     samples: int | None,
     dtype: str,
     device: str | None,
@@ -158,10 +158,21 @@ def evaluate_command(
         check_writable(report)
     terminal = Terminal(quiet=quiet or as_json)
 
-    from odp.evaluation import read_texts
+    from odp.evaluation import plan_evaluation, read_texts
 
     read = read_texts(texts) if texts else []
     loaded = load(model, dtype, device, attention, terminal)
+    scoring: dict[str, Any] = {
+        "context": context,
+        "stride": stride,
+        "max_tokens": max_tokens,
+        "prompts": asked,
+        "new_tokens": new_tokens,
+        "chat": chat,
+    }
+    if read:
+        # Before the models are rewritten, which takes minutes.
+        plan_evaluation({"original": loaded.model}, loaded.tokenizer, read, **scoring)
     rational, warnings = _rewritten(
         loaded,
         chosen,
@@ -196,12 +207,7 @@ def evaluate_command(
                 rational,
                 loaded.tokenizer,
                 read,
-                context=context,
-                stride=stride,
-                max_tokens=max_tokens,
-                prompts=asked,
-                new_tokens=new_tokens,
-                chat=chat,
+                **scoring,
                 layers=not no_layers,
                 speed=not no_speed,
                 progress=advance,

@@ -46,11 +46,9 @@ def model_options(command: Command) -> Command:
         ),
         click.option(
             "--calibrate-context",
-            default=512,
-            show_default=True,
             type=click.IntRange(min=2),
             metavar="N",
-            help="Tokens of a calibration window.",
+            help="Tokens of a calibration window. Default: 512, or all that the model takes.",
         ),
         click.option(
             "--samples",

@@ -41,7 +41,7 @@ __all__ = ["sensitivity_command"]
 def sensitivity_command(
     model: Path,
     calibrations: Sequence[Path],
-    calibrate_context: int,
+    calibrate_context: int | None,
     samples: int | None,
     dtype: str,
     device: str | None,
@@ -69,7 +69,7 @@ def sensitivity_command(
 
     from odp.budgeting import allocate_operations, sensitivity
 
-    calibration, context = calibration_of(calibrations), min(calibrate_context, 256)
+    calibration = calibration_of(calibrations)
     with terminal.progress() as advance:
         if operations is None:
             budget = sensitivity(
@@ -77,7 +77,7 @@ def sensitivity_command(
                 passes,
                 calibration=calibration,
                 tokenizer=loaded.tokenizer,
-                context=context,
+                context=calibrate_context,
                 samples=samples or 2,
                 coarse=coarse,
                 progress=advance,
@@ -89,7 +89,7 @@ def sensitivity_command(
                 passes,
                 calibration=calibration,
                 tokenizer=loaded.tokenizer,
-                context=context,
+                context=calibrate_context,
                 samples=samples or 2,
                 coarse=coarse,
                 progress=advance,
