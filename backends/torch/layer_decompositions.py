@@ -36,8 +36,8 @@ def batch_norm(
         x, weight, bias, running_mean, running_var, training, momentum, eps
     )
     if running_mean is not None and running_var is not None:
-        running_mean.copy_(new_mean)
-        running_var.copy_(new_var)
+        running_mean.copy_(new_mean.detach())
+        running_var.copy_(new_var.detach())
     return result
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -67,5 +68,7 @@ def _class(original: type[torch.nn.Module], kind: type[Rational]) -> type[Ration
 
 
 def _rebuilt(original: type[torch.nn.Module], kind: type[Rational]) -> torch.nn.Module:
+    # A graph that is unpickled looks at this module, which torch 2.13 loads only when it traces.
+    importlib.import_module("torch._higher_order_ops.triton_kernel_wrap")
     made = _class(original, kind)
     return made.__new__(made)
