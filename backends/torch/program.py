@@ -46,6 +46,7 @@ class ProgramSignature:
         output_spec: structure of the results.
         written: dotted names of the buffers that the graph writes; their new values are its first
             results.
+        limits: smallest and largest value of the sizes that vary, by their name in `leaves`.
     """
 
     arguments: tuple[str, ...]
@@ -54,6 +55,7 @@ class ProgramSignature:
     input_spec: pytree.TreeSpec
     output_spec: pytree.TreeSpec
     written: tuple[str, ...]
+    limits: Mapping[str, tuple[int, int]]
 
     def flatten(self, values: Sequence[Any]) -> list[Any]:
         """The leaves of the values of `arguments`, checked.
@@ -71,7 +73,7 @@ class ProgramSignature:
         sizes: dict[str, int] = {}
         for leaf, value in zip(self.leaves, found, strict=True):
             if leaf.extents is not None:
-                _check_tensor(leaf.name, leaf.extents, value, sizes)
+                _check_tensor(leaf.name, leaf.extents, value, sizes, self.limits)
             elif value != leaf.constant:
                 raise OdpError(
                     f"input '{leaf.name}' is {value!r}, but the module was exported with "
@@ -136,6 +138,7 @@ class Program:
             input_spec=pytree.tree_flatten(list(arguments.values()))[1],
             output_spec=exported.call_spec.out_spec,
             written=_written(exported),
+            limits=_limits(exported),
         )
         return cls(FxGraph(module, bindings), signature)
 
@@ -146,6 +149,11 @@ def _leaf(native: fx.Node) -> Leaf:
         return Leaf(native.name, None, value)
     extents = (extent if isinstance(extent, int) else str(extent) for extent in value.shape)
     return Leaf(native.name, tuple(extents))
+
+
+def _limits(exported: torch.export.ExportedProgram) -> dict[str, tuple[int, int]]:
+    ranges = exported.range_constraints.items()
+    return {str(name): (int(found.lower), int(found.upper)) for name, found in ranges}
 
 
 def _written(exported: torch.export.ExportedProgram) -> tuple[str, ...]:
@@ -162,7 +170,11 @@ def _written(exported: torch.export.ExportedProgram) -> tuple[str, ...]:
 
 
 def _check_tensor(
-    name: str, extents: Sequence[int | str], value: Any, sizes: dict[str, int]
+    name: str,
+    extents: Sequence[int | str],
+    value: Any,
+    sizes: dict[str, int],
+    limits: Mapping[str, tuple[int, int]],
 ) -> None:
     if not isinstance(value, torch.Tensor):
         raise OdpError(f"input '{name}' must be a tensor, not a {type(value).__name__}")
@@ -178,6 +190,12 @@ def _check_tensor(
             raise OdpError(
                 f"input '{name}' has size {found} along axis {axis}; the module was exported for "
                 f"{wanted}; pass dynamic_shapes to odp.rewrite for sizes that vary"
+            )
+        low, high = limits.get(str(extent), (found, found))
+        if not low <= found <= high:
+            raise OdpError(
+                f"input '{name}' has size {found} along axis {axis}; dynamic_shapes allows "
+                f"{low} to {high}"
             )
 
 

@@ -152,7 +152,7 @@ def test_gradient_checkpointing(structure: str) -> None:
 
     model = rewrite(Classifier(), X, structure=structure).model
     gradients = []
-    for use in (lambda x: model(x), lambda x: checkpoint(model, x, use_reentrant=False)):
+    for use in (model, lambda x: checkpoint(model, x, use_reentrant=False)):
         model.zero_grad()
         use(X).square().sum().backward()
         gradients.append(model.linear.weight.grad.clone())
@@ -195,7 +195,10 @@ def test_saved_here_and_loaded_in_another_process(structure: str, tmp_path: Path
     )
     tests = Path(__file__).parents[1]
     done = subprocess.run(
-        [sys.executable, "-c", script, str(tests), str(tmp_path)], capture_output=True, text=True
+        [sys.executable, "-c", script, str(tests), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert_within(torch.load(tmp_path / "y.pt"), pair.bounds(X))
