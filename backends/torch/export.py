@@ -89,8 +89,8 @@ def check_parameters(module: torch.nn.Module) -> None:
         if low.isnan() or (name not in buffers and not (low.isfinite() and high.isfinite())):
             count = int((~tensor.isfinite()).sum())
             raise OdpError(
-                f"parameter '{name}' holds {count} values that are NaN or infinite "
-                f"(of {tensor.numel()}); the weights are broken, load them again"
+                f"parameter '{name}' is NaN or infinite in {count} of {tensor.numel()} values; the "
+                "weights are broken, load them again"
             )
 
 
