@@ -59,12 +59,13 @@ class TextWindows:
         for text in self._texts:
             for ids in self._pieces(text):
                 total += len(ids)
+                body = self._length - len(self._prefix)
                 if self._whole and not isinstance(text, Path):
-                    yield self._window(ids[: self._length])
-                    windows += 1
+                    for start in range(0, len(ids), body):
+                        yield self._window(ids[start : start + body])
+                        windows += 1
                     continue
                 rest.extend(ids)
-                body = self._length - len(self._prefix)
                 while len(rest) >= body:
                     yield self._window(rest[:body])
                     windows += 1
