@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,14 @@ from odp.rewriter.execution import Feed, one_line
 from odp.rewriter.onnx_graph import numpy_name
 from odp.rewriter.pass_options import nearest
 
-__all__ = ["Samples", "generate_samples", "load_samples", "split_samples"]
+__all__ = [
+    "Samples",
+    "generate_samples",
+    "load_samples",
+    "read_arrays",
+    "split_arrays",
+    "split_samples",
+]
 
 
 @dataclass(frozen=True)
@@ -54,18 +61,26 @@ def load_samples(path: Path, model: ir.Model, limit: int | None = None) -> Sampl
     Raises:
         OdpError: the file cannot be read, or an array has a wrong name, shape, dtype or content.
     """
+    return split_samples(read_arrays(path), model, path.name, limit)
+
+
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of an .npz file by name.
+
+    Raises:
+        OdpError: the file cannot be read, or holds something else than plain arrays.
+    """
     if not path.exists():
         raise OdpError(f"calibration file '{path}' does not exist")
     if path.is_dir():
         raise OdpError(f"calibration file '{path}' is a directory; give an .npz file")
     try:
-        arrays = _read_archive(path)
+        return _read_archive(path)
     except Exception as error:  # zipfile, zlib and numpy.load raise a dozen classes for bad bytes
         raise OdpError(
             f"calibration file '{path}' is not an .npz archive of plain arrays "
             f"({_reason(error)}); write it with numpy.savez(path, input_name=array)"
         ) from None
-    return split_samples(arrays, model, path.name, limit)
 
 
 def _read_archive(path: Path) -> dict[str, NDArray[Any]]:
@@ -89,7 +104,20 @@ def split_samples(
     Raises:
         OdpError: an array has a wrong name, shape, dtype or content.
     """
-    inputs = _inputs(model)
+    return Samples(source, split_arrays(arrays, _inputs(model), source, limit))
+
+
+def split_arrays(
+    arrays: dict[str, NDArray[Any]],
+    inputs: Mapping[str, tuple[tuple[int, ...], str]],
+    source: str,
+    limit: int | None = None,
+) -> list[Feed]:
+    """Check arrays against inputs (shape and dtype by name) and split them into runs.
+
+    Raises:
+        OdpError: an array has a wrong name, shape, dtype or content.
+    """
     unknown = [name for name in arrays if name not in inputs]
     if unknown:
         raise OdpError(
@@ -111,7 +139,7 @@ def split_samples(
     if count == 0:
         raise OdpError(f"{source} holds no samples")
     count = count if limit is None else min(count, limit)
-    return Samples(source, [{name: split[name][i] for name in split} for i in range(count)])
+    return [{name: split[name][i] for name in split} for i in range(count)]
 
 
 def generate_samples(model: ir.Model, count: int = 4, seed: int = 0) -> Samples:

@@ -114,6 +114,13 @@ def _softplus(x: torch.Tensor, beta: float = 1.0, threshold: float = 20.0) -> An
     return smooth if threshold >= _VANISHING else torch.where(scaled > threshold, x, smooth)
 
 
+def _copy(to: torch.Tensor, source: torch.Tensor, non_blocking: bool = False) -> torch.Tensor:
+    """What `to` holds after a copy into it; torch knows no gradient of the operator itself."""
+    del non_blocking
+    moved = source.to(device=to.device, dtype=to.dtype)
+    return moved.expand_as(to).clone(memory_format=torch.contiguous_format)
+
+
 @functools.cache
 def decomposition_table() -> dict[torch._ops.OpOverload, Callable[..., Any]]:
     """Decompositions by operator, for `ExportedProgram.run_decompositions`.
@@ -143,6 +150,7 @@ def decomposition_table() -> dict[torch._ops.OpOverload, Callable[..., Any]]:
         aten.hypot.default: _hypot,
         aten.log_sigmoid.default: _log_sigmoid,
         aten.dist.default: _dist,
+        aten.copy.default: _copy,
         aten.softplus.default: _softplus,
         aten.batch_norm.default: batch_norm,
         aten._native_batch_norm_legit_functional.default: batch_norm_functional,

@@ -52,7 +52,7 @@ class GraphTarget:
         self.requests = requests
         self.example = example
         self.dynamic_shapes = dynamic_shapes
-        self._retraceable = program is None
+        self._retraceable = program is None and not isinstance(module, fx.GraphModule)
         self._tabulated: list[torch.nn.Module] = []
         if program is None:
             # Some modules prepare themselves in their first call (RWKV rescales its weights), which

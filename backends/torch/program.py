@@ -15,7 +15,7 @@ from odp.approximations.errors import OdpError
 from odp.rewriter.fx_evaluation import Binding
 from odp.rewriter.fx_graph import FxGraph
 
-__all__ = ["Leaf", "Program", "ProgramSignature"]
+__all__ = ["Leaf", "Program", "ProgramSignature", "module_of"]
 
 
 @dataclass(frozen=True)
@@ -141,6 +141,11 @@ class Program:
             limits=_limits(exported),
         )
         return cls(FxGraph(module, bindings), signature)
+
+
+def module_of(exported: torch.export.ExportedProgram) -> torch.nn.Module:
+    """The module of an exported program, without the submodule in which torch checks inputs."""
+    return exported.module(check_guards=False)
 
 
 def _leaf(native: fx.Node) -> Leaf:

@@ -83,8 +83,8 @@ class RewrittenGraph(Rational):
             self.odp_install(self.odp_call.retrace(self))
         elif {t for t, _ in _types(self)} != {t for t, _ in before}:
             raise OdpError(
-                "an exported program has its types baked in; rewrite the module itself instead, "
-                "and it can be moved to other types"
+                "a module that came as a graph has its types baked in; rewrite the module that it "
+                "was traced from, and it can be moved to other types"
             )
         return self
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from odp.approximations.errors import OdpError
 from odp.job import Job, Stage
@@ -28,20 +28,22 @@ class RewriteResult:
         model: an `onnx_ir.Model`, lowered to the requested opset; or the torch module.
         report: what was done and what it cost.
         ranges: what calibration saw, to be saved and used again.
+        program: the `torch.export.ExportedProgram` that the model was, if it was one.
     """
 
     model: Any
     report: Report
     ranges: Ranges
+    program: Any = None
 
     def save(self, path: str | Path, *, external_data: bool | None = None) -> None:
-        """Write an ONNX model; never half a file.
+        """Write an ONNX model, or what was an exported program; never half a file.
 
         A torch module is saved as any other: `torch.save(model.state_dict(), ...)`, `torch.save` of
         the module itself, or `torch.export.save(torch.export.export(model, ...), ...)`.
 
         Args:
-            path: an `.onnx` file.
+            path: an `.onnx` file, or a `.pt2` file for an exported program.
             external_data: whether weights go to a file beside it; None decides by size (2 GB).
 
         Raises:
@@ -51,6 +53,12 @@ class RewriteResult:
 
         from odp.backends.onnx.save import save_model
 
+        if self.program is not None:
+            from odp.backends.torch.program_file import program_bytes
+            from odp.output import write_bytes
+
+            write_bytes(Path(path), program_bytes(self.model, self.program))
+            return
         if not isinstance(self.model, ir.Model):
             raise OdpError(
                 "save writes ONNX models; save a module with torch.save, or export it with "
@@ -84,8 +92,8 @@ def rewrite(
     """Replace the transcendental operations of a model by rational expressions.
 
     Args:
-        model: an ONNX model (path, `onnx.ModelProto` or `onnx_ir.Model`), a `torch.nn.Module` or a
-            `torch.export.ExportedProgram`.  It is copied, never changed.
+        model: an ONNX model (path, `onnx.ModelProto` or `onnx_ir.Model`), a `torch.nn.Module`, or a
+            `torch.export.ExportedProgram` or the path of one (.pt2).  It is copied, never changed.
         passes: what to replace, as on the command line: `"rsqrt{error=1e-6},exp,rope"`.
         calibration: the data that decides the domains.  For ONNX the path of an .npz file, or
             arrays by input name; None generates random inputs.  For torch inputs (a tensor, a tuple
@@ -134,8 +142,9 @@ def rewrite(
         explain=explain,
         progress=progress,
     )
+    model, job = _loaded(model, job)
     if _is_of_torch(model):
-        from odp.torch_rewriting import rewrite_module
+        from odp.torch_rewriting import is_program, rewrite_module
 
         if shapes:
             raise OdpError("shapes is for ONNX models; a torch module takes dynamic_shapes")
@@ -149,7 +158,7 @@ def rewrite(
             context=context,
             share_parameters=share_parameters,
         )
-        return RewriteResult(module, report, ranges)
+        return RewriteResult(module, report, ranges, model if is_program(model) else None)
     only_torch = {
         "example_inputs": example_inputs,
         "tokenizer": tokenizer,
@@ -167,13 +176,17 @@ def rewrite(
 
 
 def find_sites(
-    model: Any, shapes: Mapping[str, Sequence[int]] | None = None
+    model: Any,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    *,
+    example_inputs: Any = None,
 ) -> tuple[list[Site], dict[str, int]]:
-    """Every site of an ONNX model that the passes of `all` would rewrite, without running it.
+    """Every site of a model that the passes of `all` would rewrite, without calibrating it.
 
     Args:
-        model: path of an ONNX file, an `onnx.ModelProto` or an `onnx_ir.Model`.
-        shapes: static shapes of inputs that have dynamic ones.
+        model: as for `rewrite`; a torch module is traced as one graph.
+        shapes: static shapes of inputs of an ONNX model that have dynamic ones.
+        example_inputs: inputs to trace a torch module with.
 
     Returns:
         The sites, and the transcendental operations that no pass takes, by type.
@@ -181,9 +194,32 @@ def find_sites(
     Raises:
         OdpError: bad input.
     """
+    model, _ = _loaded(model, None)
+    if _is_of_torch(model):
+        from odp.torch_rewriting import find_sites_of_module
+
+        if shapes:
+            raise OdpError("shapes is for ONNX models; a torch module takes example_inputs")
+        return find_sites_of_module(model, job_of("all"), example_inputs)
     from odp.onnx_rewriting import find_sites_of_model
 
     return find_sites_of_model(model, shapes)
+
+
+JobOrNone = TypeVar("JobOrNone", Job, None)
+
+
+def _loaded(model: Any, job: JobOrNone) -> tuple[Any, JobOrNone]:
+    """The program of a .pt2 file, and a job whose arrays are its inputs; others as they are."""
+    if not isinstance(model, str | Path) or Path(model).suffix != ".pt2":
+        return model, job
+    from odp.backends.torch.program_file import inputs_of_archive, load_program
+
+    program = load_program(Path(model))
+    data = None if job is None else job.calibration
+    if job is not None and isinstance(data, str | Path) and Path(data).suffix != ".json":
+        job = replace(job, calibration=inputs_of_archive(Path(data), program, job.samples))
+    return program, job
 
 
 def _is_of_torch(model: Any) -> bool:
@@ -232,6 +268,8 @@ def calibrate(
     Raises:
         OdpError: bad input; one line that says what, where and what to do.
     """
+    job = job_of(passes, calibration=calibration, samples=samples, seed=seed, progress=progress)
+    model, job = _loaded(model, job)
     if not _is_of_torch(model):
         raise OdpError(
             f"cannot calibrate a {type(model).__name__}: give a torch module or an exported "
@@ -239,7 +277,6 @@ def calibrate(
         )
     from odp.torch_rewriting import calibrate_module
 
-    job = job_of(passes, calibration=calibration, samples=samples, seed=seed, progress=progress)
     return calibrate_module(
         model,
         job,

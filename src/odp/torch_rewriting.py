@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections import Counter
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
@@ -26,9 +27,11 @@ from odp.backends.torch.graph_target import GraphTarget
 from odp.backends.torch.inputs import Batches, Inputs, run
 from odp.backends.torch.modules_target import ModulesTarget
 from odp.backends.torch.output_error import errors_by_pass
+from odp.backends.torch.program import module_of
 from odp.job import Job
-from odp.rewriter.calibration import Observation
-from odp.rewriter.manager import Result, schedule
+from odp.rewriter.calibration import Observation, Recorder
+from odp.rewriter.fx_transcendental import is_transcendental
+from odp.rewriter.manager import Result, rewrite_graph, schedule
 from odp.rewriter.ranges import Ranges, places_of
 from odp.rewriter.report import ModelRecord, Report
 from odp.rewriter.reporting import approximant_records, pass_records, site_records
@@ -36,7 +39,16 @@ from odp.rewriter.selection import Selection, select
 from odp.rewriter.site import Site
 from odp.rewriter.statistics import statistics
 
-__all__ = ["Calibrated", "Structure", "calibrate_module", "finish_module", "rewrite_module"]
+__all__ = [
+    "Calibrated",
+    "Structure",
+    "Surgery",
+    "calibrate_module",
+    "find_sites_of_module",
+    "finish_module",
+    "is_program",
+    "rewrite_module",
+]
 
 Structure = Literal["graph", "modules"]
 """What a module becomes: one rewritten graph behind its forward, or itself with other functions."""
@@ -45,7 +57,7 @@ _MEASURED = 8
 """Batches on which the error of each pass is measured, unless `samples` says otherwise."""
 
 
-class Target(Protocol):
+class Surgery(Protocol):
     """A module that can be calibrated, varied and rewritten."""
 
     @property
@@ -86,7 +98,7 @@ class Calibrated:
     """
 
     original: torch.nn.Module
-    target: Target
+    target: Surgery
     structure: str
     data: CalibrationData
     sites: dict[str, Site]
@@ -114,7 +126,7 @@ def calibrate_module(
     if isinstance(module, torch.jit.ScriptModule):
         raise OdpError("a ScriptModule is compiled; rewrite the torch.nn.Module that it came from")
     program = module if isinstance(module, torch.export.ExportedProgram) else None
-    original = program.module() if program is not None else module
+    original = module_of(program) if program is not None else module
     assert isinstance(original, torch.nn.Module)
     check_parameters(original)
     chosen = _structure(structure, original, program)
@@ -132,7 +144,7 @@ def calibrate_module(
     if any(request.rewrite.name == "softmax" for request in requests):
         check_attention(original)
     own = _copied(original, share_parameters)
-    target: Target
+    target: Surgery
     if chosen == "modules":
         target = ModulesTarget(own, requests, data.example)
     else:
@@ -165,6 +177,40 @@ def rewrite_module(
     return finish_module(known, selection, job)
 
 
+def is_program(model: Any) -> bool:
+    """Whether something is an exported program."""
+    return isinstance(model, torch.export.ExportedProgram)
+
+
+def find_sites_of_module(
+    module: torch.nn.Module | torch.export.ExportedProgram, job: Job, example_inputs: Any = None
+) -> tuple[list[Site], dict[str, int]]:
+    """Every site of a module as one graph; see `odp.find_sites`.
+
+    Raises:
+        OdpError: bad input, or the module cannot be traced.
+    """
+    program = module if isinstance(module, torch.export.ExportedProgram) else None
+    original = module_of(program) if program is not None else module
+    assert isinstance(original, torch.nn.Module)
+    example = example_of(example_inputs, program)
+    data = calibration_data(
+        original, None, example, None, context=None, samples=None, seed=job.seed, static=True
+    )
+    requests = schedule(job.typed, job.available)
+    own = _copied(original, share_parameters=True)
+    graph = GraphTarget(own, requests, data.example, None, program).program.graph
+    recorder = Recorder()
+    rewrite_graph(graph, requests, recorder)
+    # What the recorder emitted in place of a site is transcendental too, and is not counted.
+    left = Counter(
+        node.native_type
+        for node in graph.nodes()
+        if not node.emitted and is_transcendental(node.native)
+    )
+    return list(recorder.sites.values()), dict(sorted(left.items()))
+
+
 def _structure(
     wanted: str | None, module: torch.nn.Module, program: torch.export.ExportedProgram | None
 ) -> str:
@@ -172,6 +218,8 @@ def _structure(
         raise OdpError(f"structure is 'graph' or 'modules', not '{wanted}'")
     if wanted == "modules" and program is not None:
         raise OdpError("an exported program is a graph; structure='modules' needs its module")
+    if wanted == "modules" and isinstance(module, torch.fx.GraphModule):
+        raise OdpError("a GraphModule is a graph; structure='modules' needs the original module")
     return wanted or ("modules" if is_pretrained(module) else "graph")
 
 
@@ -192,7 +240,7 @@ def _copied(module: torch.nn.Module, share_parameters: bool) -> torch.nn.Module:
 
 
 def _watched(
-    target: Target, data: CalibrationData, original: torch.nn.Module, job: Job
+    target: Surgery, data: CalibrationData, original: torch.nn.Module, job: Job
 ) -> tuple[dict[str, Site], dict[str, Observation], Ranges]:
     """All sites, what they saw, now or on an earlier occasion, and the ranges to keep."""
     watched = _FingerprintedBatches(data.batches)

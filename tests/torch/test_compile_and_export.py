@@ -166,6 +166,26 @@ def test_a_program_is_rewritten_too() -> None:
     assert list(result.model.state_dict()) == list(original.state_dict())
 
 
+@pytest.mark.parametrize("form", ["program", "graph module"])
+def test_what_came_as_a_graph_is_a_module_like_others(form: str, tmp_path: Path) -> None:
+    """torch looks past the forward of a GraphModule and runs the graph that it was."""
+    original = Classifier().eval()
+    program = torch.export.export(original, (X,), strict=False)
+    given = program if form == "program" else torch.fx.symbolic_trace(original)
+    model = odp.rewrite(given, PASSES, calibration=[X], measure=False).model
+    bounds = classifier("graph").bounds(X)
+    again = torch.export.export(model, (X,), strict=False)
+    assert left(again) == {}
+    assert_within(again.module()(X), bounds)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    assert_within(compiled(X), bounds)
+    torch.save(model, tmp_path / "model.pt")
+    loaded = torch.load(tmp_path / "model.pt", weights_only=False)
+    assert_within(loaded(X), bounds)
+    with pytest.raises(OdpError, match="types baked in"):
+        copy.deepcopy(model).double()
+
+
 def test_functions_inside_of_branches() -> None:
     options = {"calibration": [X.abs(), -X.abs()]}
     pair = rewrite(Branches(), X, structure="graph", options=options)

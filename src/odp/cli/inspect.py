@@ -28,7 +28,7 @@ class Finding:
 @click.option("--shape", "shapes", multiple=True, metavar="NAME=D1,D2,...", help="Static shape.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def inspect_command(model: Path, shapes: Sequence[str], as_json: bool) -> int:
-    """List every place of an ONNX MODEL that a pass would rewrite."""
+    """List every place of a MODEL (.onnx, or .pt2 of torch) that a pass would rewrite."""
     from odp.cli.rewrite import parse_shapes
     from odp.rewriting import find_sites
 

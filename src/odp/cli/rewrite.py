@@ -1,4 +1,4 @@
-"""`odp-rewrite`: replace the transcendental operations of an ONNX model."""
+"""`odp-rewrite`: replace the transcendental operations of an ONNX model or exported program."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ click.rich_click.OPTION_GROUPS |= {
     "--output",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Where the rewritten model goes. Default: MODEL.rational.onnx beside the model.",
+    help="Where the rewritten model goes. Default: MODEL.rational.onnx (or .pt2) beside the model.",
 )
 @click.option(
     "--opset",
@@ -170,12 +170,12 @@ def rewrite_command(
     as_json: bool,
     quiet: bool,
 ) -> int:
-    """Replace exp, sqrt, sigmoid and their kin in an ONNX MODEL by + - * /.
+    """Replace exp, sqrt, sigmoid and their kin in a MODEL (.onnx, or .pt2 of torch) by + - * /.
 
     Every transcendental operation becomes a rational expression that is chosen for the range of
-    inputs which that very place sees. The result is a plain ONNX file without such operations, for
-    zero-knowledge circuits, homomorphic encryption, MPC or hardware, and a table of what every pass
-    cost in accuracy.
+    inputs which that very place sees. The result is a plain ONNX file (or exported program) without
+    such operations, for zero-knowledge circuits, homomorphic encryption, MPC or hardware, and a
+    table of what every pass cost in accuracy.
 
     Exit code: 0 if the model was rewritten or has nothing to rewrite, 2 for bad input.
     """
@@ -186,7 +186,7 @@ def rewrite_command(
         terminal.list_passes()
         return 0
     if model is None:
-        raise click.UsageError("give the path of an ONNX model; odp-rewrite --help shows how")
+        raise click.UsageError("give the path of a model; odp-rewrite --help shows how")
     _check_numbers(error, margin)
     explained = [name.strip() for names in explain for name in names.split(",")]
     _check_explain(explained)
@@ -195,7 +195,7 @@ def rewrite_command(
             raise click.UsageError(f"report '{report}': the name must end in .json or .html")
     if not model.name:
         raise click.UsageError(f"'{model}' is a directory, not an ONNX model")
-    target = output or model.with_name(f"{model.stem}.rational.onnx")
+    target = output or model.with_name(f"{model.stem}.rational{model.suffix or '.onnx'}")
     from odp.output import check_writable, write_text
 
     _check_distinct([target, *reports])
