@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from fractions import Fraction
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -102,7 +104,7 @@ class ConstantChainScheme(Scheme):
                     x,
                     np.exp(rate * x) + shift,
                     weight(t) if request.mixed else goal.weight(t),
-                    arithmetic.nearest,
+                    partial(_nearest, arithmetic),
                 )
             try:
                 expression = chain.expression(moved, variable("x"))
@@ -113,3 +115,11 @@ class ConstantChainScheme(Scheme):
                 Parameters(squarings=chain.squarings, start=chain.start),
                 f"{request.function.name} by {chain}",
             )
+
+
+def _nearest(arithmetic: FloatArithmetic, value: float) -> float:
+    # A constant that the arithmetic cannot hold is refused when the expression is made.
+    try:
+        return float(arithmetic.nearest(Fraction(value)))
+    except (CoefficientRangeError, OverflowError, ValueError):
+        return value

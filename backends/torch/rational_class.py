@@ -60,10 +60,12 @@ def become(module: torch.nn.Module, kind: type[Rational]) -> None:
         signature = inspect.signature(type(module).forward)
         bare = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
         _strip(module)
-        module.__class__ = _class(TracedModule, kind, inspect.Signature(bare))
+        made = _class(TracedModule, kind, inspect.Signature(bare))
+        # mypy takes it for a GraphModule still, which is what it stops to be.
+        object.__setattr__(module, "__class__", made)
         return
-    signature = module.odp_signature if isinstance(module, Rational) else None
-    module.__class__ = _class(original_class(module), kind, signature)
+    known = module.odp_signature if isinstance(module, Rational) else None
+    module.__class__ = _class(original_class(module), kind, known)
 
 
 def _strip(module: fx.GraphModule) -> None:
