@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,8 @@ _OPERATORS: dict[str, Any] = {
     "identity": aten.alias.default,
 }
 _NARROW = frozenset({"float16", "bfloat16"})
+_NO_SUMMAND = 2.0**-84
+"""Smaller ones are not saved from an exporter: scaled by more than 2^64, large inputs overflow."""
 
 
 class FxBuilder(Builder):
@@ -206,16 +209,52 @@ class _FxAlgebra:
         return self._builder._graph.literal(float(value))
 
     def add(self, a: Value, b: Value) -> FxValue:
-        return self._builder.op("add", a, b)
+        if isinstance(a, FxLiteral):
+            a, b = b, a
+        return self._scaled_sum("add", a, b) or self._builder.op("add", a, b)
 
     def sub(self, a: Value, b: Value) -> FxValue:
-        return self._builder.op("sub", a, b)
+        return self._scaled_sum("sub", a, b) or self._builder.op("sub", a, b)
 
     def mul(self, a: Value, b: Value) -> FxValue:
+        if isinstance(a, FxLiteral):
+            a, b = b, a
+        if isinstance(b, FxLiteral) and _passes_for(1.0, b.number):
+            doubled = self._builder.op("mul", a, self._number(2.0 * b.number))
+            return self._builder.op("mul", doubled, self._number(0.5))
         return self._builder.op("mul", a, b)
 
     def div(self, a: Value, b: Value) -> FxValue:
+        if isinstance(b, FxLiteral) and _passes_for(1.0, b.number):
+            halved = self._builder.op("div", a, self._number(2.0 * b.number))
+            return self._builder.op("mul", halved, self._number(2.0))
         return self._builder.op("div", a, b)
+
+    def _scaled_sum(self, name: str, a: Value, b: Value) -> FxValue | None:
+        """The sum with a tiny number `b`, in units in which it is not tiny; None otherwise."""
+        if isinstance(a, FxLiteral) or not isinstance(b, FxLiteral):
+            return None
+        if not _passes_for(0.0, b.number) or abs(b.number) < _NO_SUMMAND:
+            return None
+        # A power of two scales without rounding.  This one makes about 1e-6 of `b`, which is no
+        # more than needed, so that a large `a` does not overflow.
+        scale = 2.0 ** -(math.frexp(b.number)[1] + 20)
+        scaled = self._builder.op("mul", a, self._number(scale))
+        total = self._builder.op(name, scaled, self._number(b.number * scale))
+        return self._builder.op("mul", total, self._number(1.0 / scale))
+
+    def _number(self, number: float) -> FxLiteral:
+        return self._builder._graph.literal(number)
+
+
+def _passes_for(neutral: float, number: float) -> bool:
+    """Whether torch.onnx.export takes a number for 0 or 1 and drops the operation with it.
+
+    The optimiser of onnxscript 0.7, which the exporter runs, compares with a relative tolerance of
+    1e-5 and an absolute one of 1e-8.  Where inputs are 1e-5, the coefficients of a rational
+    expression are smaller than that, and its values would be off by percents.
+    """
+    return number != neutral and math.isclose(number, neutral, rel_tol=2e-5, abs_tol=2e-8)
 
 
 def _fx(value: Value) -> FxValue:

@@ -66,6 +66,7 @@ CALLS: dict[Any, list[tuple[Any, ...]]] = {
     aten.hypot.default: [(X, Y)],
     aten.log_sigmoid.default: [(X,)],
     aten.dist.default: [(X, Y), (X, Y, 3.0)],
+    aten.copy.default: [(X, Y), (X, Y[0]), (X.float(), Y)],
     aten.softplus.default: [(X, 2.0), (X, 0.5, 1.0), (X * 4, 1.0, 3.0)],
     aten._safe_softmax.default: [(X, -1), (X.where(X > 0, -torch.inf), 1), (X, 0, torch.float32)],
     aten.logit.default: [(SHARE,), (SHARE, 0.25)],
