@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 
 import odp
@@ -23,7 +24,7 @@ from odp.rewriter.report import Report
 from .configurations import ARCHITECTURES, CONTINUATION, Architecture, Feed
 from .onnx_route import export_to_onnx, run_onnx, transcendental_operators
 
-__all__ = ["KINDS", "OnnxRoute", "Record", "measure"]
+__all__ = ["KINDS", "OnnxRoute", "OriginalInOnnx", "Record", "measure", "original_in_onnx"]
 
 KINDS = ("norm", "softmax", "activation", "rope", "other")
 
@@ -48,23 +49,32 @@ _WORDS = frozenset(
 
 @dataclass(frozen=True)
 class OnnxRoute:
-    """What became of a model on its way to ONNX.
+    """What became of a rewritten model on its way to ONNX.
 
     Attributes:
-        left: transcendental operators in the file that was made of the rewritten model.
-        difference: largest distance of ONNX Runtime from torch, both running the rewritten model.
+        left: transcendental operators in the file.
+        difference: largest distance of ONNX Runtime from torch.
         rounding: largest rounding error of torch on the same input.
-        refused: why the original cannot be exported, or an empty string.
-        sites: how many sites `odp.rewrite` finds in the export of the original.
-        left_of_original: what it leaves of them.
     """
 
     left: dict[str, int]
     difference: float
     rounding: float
+
+
+@dataclass(frozen=True)
+class OriginalInOnnx:
+    """What became of a model that went to ONNX first and was rewritten there.
+
+    Attributes:
+        refused: why it cannot be exported, or an empty string.
+        sites: how many were found.
+        left: transcendental operators that stayed.
+    """
+
     refused: str
     sites: int
-    left_of_original: dict[str, int]
+    left: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -79,6 +89,7 @@ class Record:
         sampled_error: likewise of the elements that have a bound.
         bound: their bounds, in the same measure.
         rounding: largest rounding error of any element of the original's outputs.
+        rounding_share: the same, relative to the root mean square of the outputs.
         shares: error of each of these elements as a share of what is allowed: its bound, and the
             rounding of the two models that are compared.
         text: tokens that the original generates, or None.
@@ -93,6 +104,7 @@ class Record:
     sampled_error: float
     bound: float
     rounding: float
+    rounding_share: float
     shares: list[float]
     text: list[int] | None
     rewritten_text: list[int] | None
@@ -110,7 +122,10 @@ def measure(name: str, attention: str, structure: str) -> Record:
         structure=structure,  # type: ignore[arg-type]
         measure=False,
     )
-    runs = [_Run.of(original, result, architecture, feed, n) for n, feed in enumerate_held(name)]
+    runs = [
+        _Run.of(original, result, architecture, feed, seed)
+        for seed, feed in enumerate(architecture.held_out())
+    ]
     left = sum((run.left for run in runs), _left_in_graphs(result.model))
     text = rewritten_text = None
     if architecture.generates and structure == "modules":
@@ -118,9 +133,9 @@ def measure(name: str, attention: str, structure: str) -> Record:
         with Operations() as executed:
             rewritten_text = _continued(result.model, architecture)
         left += _suspicious(executed)
-    onnx = None
+    route = None
     if structure == "graph":
-        onnx = _onnx_route(original, result.model, architecture)
+        route = _onnx_route(result.model, architecture)
     rounding = max(run.rounding for run in runs)
     pairs = [pair for run in runs for pair in run.pairs]
     return Record(
@@ -132,15 +147,12 @@ def measure(name: str, attention: str, structure: str) -> Record:
         / _norm(runs, lambda run: run.sampled_expected),
         bound=_norm(runs, lambda run: run.bounds) / _norm(runs, lambda run: run.sampled_expected),
         rounding=rounding,
+        rounding_share=rounding / _root_mean_square(runs),
         shares=[error / (bound + 2.0 * rounding) for error, bound in pairs],
         text=text,
         rewritten_text=rewritten_text,
-        onnx=onnx,
+        onnx=route,
     )
-
-
-def enumerate_held(name: str) -> list[tuple[int, Feed]]:
-    return list(enumerate(ARCHITECTURES[name].held_out()))
 
 
 @dataclass(frozen=True)
@@ -208,6 +220,10 @@ def _norm(runs: list[_Run], of: Callable[[_Run], torch.Tensor]) -> float:
     return float(torch.cat([of(run) for run in runs]).norm())
 
 
+def _root_mean_square(runs: list[_Run]) -> float:
+    return float(torch.cat([run.expected for run in runs]).square().mean().sqrt())
+
+
 def _by_kind(report: Report) -> dict[str, int]:
     counts = Counter(_kind(site.id.split("/")[0], site.function) for site in report.sites)
     for record in report.passes:
@@ -240,12 +256,16 @@ def _left_in_graphs(model: torch.nn.Module) -> Counter[str]:
 
 
 def _continued(model: Any, architecture: Architecture) -> list[int]:
-    """Greedy text, with a cache; the end of the text is no choice."""
+    """Greedy text, with a cache, in which no two tokens follow each other twice.
+
+    Small models tend to say one word forever, which they would do whatever was rewritten.
+    """
     ids = model.generate(
         **architecture.prompt(),
         max_new_tokens=CONTINUATION,
         min_new_tokens=CONTINUATION,
         do_sample=False,
+        no_repeat_ngram_size=2,
         use_cache=True,
         pad_token_id=0,
     )
@@ -253,7 +273,7 @@ def _continued(model: Any, architecture: Architecture) -> list[int]:
     return tokens
 
 
-def _onnx_route(original: Any, rewritten: Any, architecture: Architecture) -> OnnxRoute:
+def _onnx_route(rewritten: Any, architecture: Architecture) -> OnnxRoute:
     feed = architecture.held_out()[0]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rewritten.onnx"
@@ -262,22 +282,25 @@ def _onnx_route(original: Any, rewritten: Any, architecture: Architecture) -> On
             expected = getattr(rewritten(**feed), architecture.output).numpy()
         difference = float(np.abs(run_onnx(path, feed) - expected).max())
         left = transcendental_operators(path)
-        refused, sites, left_of_original = "", 0, {}
+    return OnnxRoute(left, difference, _rounding(rewritten, feed, architecture.output))
+
+
+@functools.cache
+def original_in_onnx(name: str, attention: str) -> OriginalInOnnx:
+    """Export an original to ONNX and rewrite the file."""
+    architecture = ARCHITECTURES[name]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "original.onnx"
         try:
-            export_to_onnx(original, feed, path := Path(folder) / "original.onnx")
+            export_to_onnx(architecture.build(attention), architecture.held_out()[0], path)
         except Exception as error:  # the exporter raises what it likes
-            refused = " ".join(str(error).split())[:200]
-        else:
-            report = _rewrite_onnx(path, architecture.calibration("graph"))
-            sites, left_of_original = len(report.sites), report.model.transcendental_after
-    rounding = _rounding(rewritten, feed, architecture.output)
-    return OnnxRoute(left, difference, rounding, refused, sites, left_of_original)
+            return OriginalInOnnx(" ".join(str(error).split())[:200], 0, {})
+        report = _rewrite_onnx(path, architecture.calibration("graph"))
+    return OriginalInOnnx("", len(report.sites), report.model.transcendental_after)
 
 
 def _rewrite_onnx(path: Path, feeds: list[Feed]) -> Report:
     """The report of a rewrite of a file, calibrated on the same inputs."""
-    import onnx
-
     names = [value.name for value in onnx.load(path).graph.input]
     arrays = {name: np.stack([feed[name].numpy() for feed in feeds]) for name in names}
     report: Report = odp.rewrite(path, calibration=arrays, opset=None, measure=False).report
