@@ -1,0 +1,1 @@
+"""Zero-knowledge circuits of EZKL: what a graph costs there, before EZKL is called."""
