@@ -13,18 +13,25 @@ from odp.backends.ezkl.cost_declutter import declutter
 from odp.backends.ezkl.cost_lowering import lower
 from odp.backends.ezkl.cost_model import lay_out
 from odp.backends.ezkl.cost_report import CostReport, NodeCost, Resources, Unknown
-from odp.backends.ezkl.cost_resources import estimate_resources, minimal_logrows
+from odp.backends.ezkl.cost_resources import calibrated_logrows, estimate_resources
 from odp.backends.ezkl.run_arguments import RunArguments
 
 __all__ = ["CostReport", "NodeCost", "Resources", "RunArguments", "Unknown", "predict"]
 
 
-def predict(model: onnx.ModelProto | ir.Model, arguments: RunArguments | None = None) -> CostReport:
+def predict(
+    model: onnx.ModelProto | ir.Model,
+    arguments: RunArguments | None = None,
+    logrows: int | None = None,
+) -> CostReport:
     """Predict rows, tables, keys, memory and times of a circuit.
 
     Args:
         model: with static input shapes.
-        arguments: EZKL's settings; its defaults where left out.
+        arguments: EZKL's settings; its defaults where left out. The row count in them decides
+            nothing here.
+        logrows: log2 of the rows that resources are for; what `calibrate` would choose where left
+            out.
 
     Raises:
         ValueError: where the shape of an input is not static.
@@ -38,7 +45,8 @@ def predict(model: onnx.ModelProto | ir.Model, arguments: RunArguments | None = 
         *(network.outputs if arguments.output_visibility == "public" else ()),
     ]
     instances = sum(network[number].elements for number in public)
-    logrows = minimal_logrows(region, arguments, instances)
+    calibrated = calibrated_logrows(region, arguments, instances)
+    chosen = calibrated if logrows is None else logrows
     return CostReport(
         arguments=arguments,
         nodes=tuple(nodes),
@@ -51,8 +59,13 @@ def predict(model: onnx.ModelProto | ir.Model, arguments: RunArguments | None = 
         lookups=tuple(sorted(region.lookups)),
         range_checks=tuple(sorted(region.range_checks)),
         instances=instances,
-        logrows=logrows,
+        logrows=calibrated,
         output_labels=tuple(labels),
         unknown=tuple(unknown),
-        resources=estimate_resources(region, network, arguments, instances, logrows),
+        resources=estimate_resources(region, arguments, instances, chosen),
+        alternatives=tuple(
+            estimate_resources(region, arguments, instances, other)
+            for other in range(max(chosen - 3, 10), chosen + 2)
+            if other != chosen
+        ),
     )

@@ -78,6 +78,7 @@ def lay_out_einsum(region: Region, einsum: Einsum) -> None:
     """
     if len(einsum.inputs) != 2:
         raise ValueError("an einsum with other than two operands")
+    _reserve(region, einsum)
     if region.freivalds and einsum.by_freivalds:
         _freivalds(region, einsum)
         return
@@ -102,49 +103,74 @@ def _accumulate(region: Region, n: int, padding: float = 0.0) -> None:
     region.einsum_cells += padded
 
 
+@dataclass(frozen=True)
+class _Step:
+    """One step of Freivalds' algorithm.
+
+    Attributes:
+        count: results.
+        length: terms of each.
+        paired: whether two operands are multiplied element by element instead.
+    """
+
+    count: int
+    length: int
+    paired: bool = False
+
+
+def _steps(einsum: Einsum) -> tuple[list[_Step], list[_Step], int]:
+    """Combinations of the result, reductions of the operands, and scalars that are left."""
+    sizes = dict(einsum.sizes)
+    combined = [
+        _Step(einsum.volume(einsum.output[:i]), sizes[einsum.output[i]])
+        for i in reversed(range(len(einsum.output)))
+    ]
+    reduced: list[_Step] = []
+    operands = list(einsum.inputs)
+
+    def reduce(axis: str) -> None:
+        nonlocal operands
+        readers = [axes for axes in operands if axis in axes]
+        others = [axes for axes in operands if axis not in axes]
+        union = set("".join(readers))
+        if axis in einsum.output and len(readers) > 1:
+            # An axis of both operands that is kept: they are multiplied first.
+            reduced.append(_Step(einsum.volume(union), 1, paired=True))
+        else:
+            union -= {axis}
+            reduced.append(_Step(einsum.volume(union), sizes[axis]))
+        operands = [*others, "".join(sorted(union))]
+
+    # Kept axes first, in order, then those that are summed.
+    for axis in einsum.output:
+        while any(axis in axes for axes in operands):
+            reduce(axis)
+    for axis in sorted(set("".join(operands))):
+        reduce(axis)
+    return combined, reduced, sum(not axes for axes in operands)
+
+
+def _reserve(region: Region, einsum: Einsum) -> None:
+    combined, reduced, _ = _steps(einsum)
+    region.einsum_capacity += sum(step.count * step.length for step in combined + reduced)
+    region.einsum_axes = max(region.einsum_axes, len(einsum.output))
+
+
 def _freivalds(region: Region, einsum: Einsum) -> None:
     """Count the cells of the random combinations of the output and of the operands."""
-    sizes = dict(einsum.sizes)
-    # The output, combined along its axes from the last to the first.
-    remaining = einsum.output
-    while remaining:
-        axis, remaining = remaining[-1], remaining[:-1]
+    combined, reduced, scalars = _steps(einsum)
+    for step in combined:
         _flush(region)
-        region.repeat(einsum.volume(remaining), lambda n=sizes[axis]: _accumulate(region, n))  # type: ignore[misc]
+        _repeat(region, step)
     region.einsum_cells += 1
-    # The operands: output axes first, in order, then what is summed.
-    operands = list(einsum.inputs)
-    left = list(einsum.output)
-    while left:
-        axis = left[0]
-        if not any(axis in axes for axes in operands):
-            left.pop(0)
-            continue
-        operands = _reduce(region, einsum, operands, axis)
-    for axis in sorted(set("".join(operands))):
-        operands = _reduce(region, einsum, operands, axis)
-    scalars = sum(not axes for axes in operands)
+    for step in reduced:
+        _flush(region)
+        if step.paired:
+            region.einsum_cells += step.count
+        else:
+            _repeat(region, step)
     _accumulate(region, scalars, padding=1.0)
 
 
-def _reduce(region: Region, einsum: Einsum, operands: list[str], axis: str) -> list[str]:
-    sizes = dict(einsum.sizes)
-    with_axis = [axes for axes in operands if axis in axes]
-    others = [axes for axes in operands if axis not in axes]
-    if axis in einsum.output and len(with_axis) > 1:
-        # A batch axis: the operands are multiplied element by element first.
-        result = "".join(sorted(set("".join(with_axis))))
-        for _ in with_axis[1:]:
-            _flush(region)
-            region.einsum_cells += einsum.volume(result)
-        return [*others, result]
-    result = "".join(sorted(set("".join(with_axis)) - {axis}))
-    count = einsum.volume(result)
-    length = sizes[axis]
-    if axis in einsum.output or len(with_axis) == 2:
-        # A random combination, or a dot product.
-        _flush(region)
-        region.repeat(count, lambda: _accumulate(region, length))
-    elif length > 1:
-        region.repeat(count, lambda: _accumulate(region, length))
-    return [*others, result]
+def _repeat(region: Region, step: _Step) -> None:
+    region.repeat(step.count, lambda: _accumulate(region, step.length))

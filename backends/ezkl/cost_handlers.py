@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from odp.backends.ezkl.cost_lowering import Builder, Handler
+from odp.backends.ezkl.cost_lowering import Builder, Handler, Inputs, Outputs
+from odp.backends.ezkl.cost_tensor_handlers import TENSOR_HANDLERS, first, given, integers, two
 
 __all__ = ["HANDLERS"]
-
-Inputs = list[int | None]
-Outputs = list[int] | None
 
 _UNARY = {
     "Abs": "Abs", "Acos": "Acos", "Acosh": "Acosh", "Asin": "Asin", "Asinh": "Asinh",
@@ -31,46 +28,24 @@ _FOLDED = {"Max": "Max", "Min": "Min", "Sum": "Add"}
 _REDUCTIONS = {
     "ReduceSum": "Sum", "ReduceMax": "ReduceMax", "ReduceMin": "ReduceMin", "ReduceProd": "Prod",
 }  # fmt: skip
-# One slice is one softmax; EZKL takes a softmax along one axis only.
+# Names of batch axes, apart from those of the product itself.
 _LETTERS = "abcdefghijlopqrstuvwxyz"
 
 
-def _given(inputs: Inputs, index: int) -> int | None:
-    return inputs[index] if index < len(inputs) else None
-
-
-def _first(inputs: Inputs) -> int:
-    assert inputs[0] is not None
-    return inputs[0]
-
-
-def _two(inputs: Inputs) -> tuple[int, int]:
-    assert inputs[0] is not None and inputs[1] is not None
-    return inputs[0], inputs[1]
-
-
-def _ints(builder: Builder, node: ir.Node, inputs: Inputs, name: str, index: int) -> list[int]:
-    """Integers that are an attribute in old opsets and an input in new ones."""
-    value = builder.value(_given(inputs, index))
-    if value is not None:
-        return [int(n) for n in np.atleast_1d(value)]
-    return [int(n) for n in node.attributes.get_ints(name, [])]
-
-
 def _unary(builder: Builder, node: ir.Node, inputs: Inputs) -> Outputs:
-    return [builder.unary(_UNARY[node.op_type], _first(inputs))]
+    return [builder.unary(_UNARY[node.op_type], first(inputs))]
 
 
 def _binary(builder: Builder, node: ir.Node, inputs: Inputs) -> Outputs:
-    return [builder.binary(_BINARY[node.op_type], *_two(inputs))]
+    return [builder.binary(_BINARY[node.op_type], *two(inputs))]
 
 
 def _boolean(builder: Builder, node: ir.Node, inputs: Inputs) -> Outputs:
-    return [builder.binary(_BOOLEAN[node.op_type], *_two(inputs), category="bool")]
+    return [builder.binary(_BOOLEAN[node.op_type], *two(inputs), category="bool")]
 
 
 def _folded(builder: Builder, node: ir.Node, inputs: Inputs) -> Outputs:
-    result = _first(inputs)
+    result = first(inputs)
     for operand in inputs[1:]:
         assert operand is not None
         result = builder.binary(_FOLDED[node.op_type], result, operand)
@@ -78,14 +53,14 @@ def _folded(builder: Builder, node: ir.Node, inputs: Inputs) -> Outputs:
 
 
 def _div(builder: Builder, node: ir.Node, inputs: Inputs) -> Outputs:
-    left, right = _two(inputs)
+    left, right = two(inputs)
     if builder.network[left].category != "float":
         return None
     return [builder.divide(left, right)]
 
 
 def _identity(builder: Builder, node: ir.Node, inputs: Inputs) -> Outputs:
-    return [_first(inputs)]
+    return [first(inputs)]
 
 
 def _cast(builder: Builder, node: ir.Node, inputs: Inputs) -> Outputs:
@@ -93,14 +68,14 @@ def _cast(builder: Builder, node: ir.Node, inputs: Inputs) -> Outputs:
     category = "bool" if target == ir.DataType.BOOL else "float"
     if target.is_integer():
         category = "integer"
-    operand = _first(inputs)
+    operand = first(inputs)
     return [builder.add("Cast", [operand], builder.shape(operand), category)]  # type: ignore[arg-type]
 
 
 def _clip(builder: Builder, node: ir.Node, inputs: Inputs) -> Outputs:
-    result = _first(inputs)
+    result = first(inputs)
     for kind, name, index in (("Max", "min", 1), ("Min", "max", 2)):
-        bound = _given(inputs, index)
+        bound = given(inputs, index)
         if bound is None and name in node.attributes:
             bound = builder.scalar(node.attributes.get_float(name), result)
         if bound is not None:
@@ -109,30 +84,30 @@ def _clip(builder: Builder, node: ir.Node, inputs: Inputs) -> Outputs:
 
 
 def _relu(builder: Builder, node: ir.Node, inputs: Inputs) -> Outputs:
-    operand = _first(inputs)
+    operand = first(inputs)
     return [builder.binary("Max", operand, builder.scalar(0.0, operand))]
 
 
 def _leaky_relu(builder: Builder, node: ir.Node, inputs: Inputs) -> Outputs:
     slope = node.attributes.get_float("alpha", 0.01)
-    return [builder.unary("LeakyRelu", _first(inputs), slope=slope)]
+    return [builder.unary("LeakyRelu", first(inputs), slope=slope)]
 
 
 def _softplus(builder: Builder, node: ir.Node, inputs: Inputs) -> Outputs:
-    x = _first(inputs)
+    x = first(inputs)
     return [
         builder.unary("Ln", builder.binary("Add", builder.unary("Exp", x), builder.scalar(1.0, x)))
     ]
 
 
 def _softsign(builder: Builder, node: ir.Node, inputs: Inputs) -> Outputs:
-    x = _first(inputs)
+    x = first(inputs)
     denominator = builder.binary("Add", builder.unary("Abs", x), builder.scalar(1.0, x))
     return [builder.divide(x, denominator)]
 
 
 def _elu(builder: Builder, node: ir.Node, inputs: Inputs) -> Outputs:
-    x = _first(inputs)
+    x = first(inputs)
     alpha = builder.scalar(node.attributes.get_float("alpha", 1.0), x)
     below = builder.binary("Sub", builder.unary("Exp", x), builder.scalar(1.0, x))
     below = builder.binary("Mul", alpha, below)
@@ -141,7 +116,7 @@ def _elu(builder: Builder, node: ir.Node, inputs: Inputs) -> Outputs:
 
 
 def _hard_sigmoid(builder: Builder, node: ir.Node, inputs: Inputs) -> Outputs:
-    x = _first(inputs)
+    x = first(inputs)
     alpha = builder.scalar(node.attributes.get_float("alpha", 0.2), x)
     beta = builder.scalar(node.attributes.get_float("beta", 0.5), x)
     y = builder.binary("Add", beta, builder.binary("Mul", alpha, x))
@@ -157,7 +132,7 @@ def _where(builder: Builder, node: ir.Node, inputs: Inputs) -> Outputs:
 
 
 def _matmul(builder: Builder, node: ir.Node, inputs: Inputs) -> Outputs:
-    left, right = _two(inputs)
+    left, right = two(inputs)
     a, b = builder.shape(left), builder.shape(right)
     rank = max(len(a), len(b))
     batch = _LETTERS[: max(rank - 2, 0)]
@@ -174,7 +149,7 @@ def _matmul(builder: Builder, node: ir.Node, inputs: Inputs) -> Outputs:
 
 
 def _gemm(builder: Builder, node: ir.Node, inputs: Inputs) -> Outputs:
-    left, right = _two(inputs)
+    left, right = two(inputs)
     left_axes = "km" if node.attributes.get_int("transA", 0) else "mk"
     right_axes = "nk" if node.attributes.get_int("transB", 0) else "kn"
     shape = (
@@ -187,7 +162,7 @@ def _gemm(builder: Builder, node: ir.Node, inputs: Inputs) -> Outputs:
     beta = node.attributes.get_float("beta", 1.0)
     if alpha != 1:
         result = builder.binary("Mul", builder.scalar(alpha, result), result)
-    addend = _given(inputs, 2)
+    addend = given(inputs, 2)
     if addend is not None and beta != 0:
         value = builder.value(addend)
         if value is not None and beta != 1:
@@ -213,14 +188,14 @@ def _einsum(builder: Builder, node: ir.Node, inputs: Inputs) -> Outputs:
 
 def _axes(builder: Builder, node: ir.Node, inputs: Inputs, operand: int) -> list[int]:
     rank = len(builder.shape(operand))
-    axes = _ints(builder, node, inputs, "axes", 1)
+    axes = integers(builder, node, inputs, "axes", 1)
     if not axes:
         return [] if node.attributes.get_int("noop_with_empty_axes", 0) else list(range(rank))
     return [axis % rank for axis in axes]
 
 
 def _reduction(builder: Builder, node: ir.Node, inputs: Inputs) -> Outputs:
-    operand = _first(inputs)
+    operand = first(inputs)
     axes = _axes(builder, node, inputs, operand)
     keep = bool(node.attributes.get_int("keepdims", 1))
     if not axes:
@@ -238,7 +213,7 @@ def _reduction(builder: Builder, node: ir.Node, inputs: Inputs) -> Outputs:
 
 
 def _softmax(builder: Builder, node: ir.Node, inputs: Inputs) -> Outputs:
-    operand = _first(inputs)
+    operand = first(inputs)
     rank = len(builder.shape(operand))
     axis = node.attributes.get_int("axis", -1 if builder.opset >= 13 else 1) % max(rank, 1)
     # Before opset 13 every axis from this one on is normalised.
@@ -252,7 +227,7 @@ def _softmax(builder: Builder, node: ir.Node, inputs: Inputs) -> Outputs:
 def _layer_norm(builder: Builder, node: ir.Node, inputs: Inputs) -> Outputs:
     if len(node.outputs) > 1:
         return None
-    x, scale = _two(inputs)
+    x, scale = two(inputs)
     rank = len(builder.shape(x))
     axes = list(range(node.attributes.get_int("axis", -1) % rank, rank))
     centred = builder.binary("Sub", x, builder.mean(x, axes))
@@ -260,128 +235,8 @@ def _layer_norm(builder: Builder, node: ir.Node, inputs: Inputs) -> Outputs:
     epsilon = builder.scalar(node.attributes.get_float("epsilon", 1e-5), variance)
     inverse = builder.unary("Rsqrt", builder.binary("Add", variance, epsilon))
     result = builder.binary("Mul", builder.binary("Mul", centred, inverse), scale)
-    bias = _given(inputs, 2)
+    bias = given(inputs, 2)
     return [result if bias is None else builder.binary("Add", result, bias)]
-
-
-def _reshape(builder: Builder, node: ir.Node, inputs: Inputs) -> Outputs:
-    operand = _first(inputs)
-    wanted = builder.value(_given(inputs, 1))
-    if wanted is None:
-        return None
-    shape = builder.shape(operand)
-    target = [int(n) for n in wanted]
-    if not node.attributes.get_int("allowzero", 0):
-        target = [shape[i] if n == 0 else n for i, n in enumerate(target)]
-    return [builder.reshape(operand, np.empty(shape, np.bool_).reshape(target).shape)]
-
-
-def _transpose(builder: Builder, node: ir.Node, inputs: Inputs) -> Outputs:
-    operand = _first(inputs)
-    shape = builder.shape(operand)
-    order = list(node.attributes.get_ints("perm", list(range(len(shape)))[::-1]))
-    if order == list(range(len(shape))):
-        return [operand]
-    target = [shape[axis] for axis in order]
-    return [builder.add("Axes", [operand], target, to=("transpose", tuple(order)))]
-
-
-def _squeeze(builder: Builder, node: ir.Node, inputs: Inputs) -> Outputs:
-    operand = _first(inputs)
-    shape = builder.shape(operand)
-    axes = [a % len(shape) for a in _ints(builder, node, inputs, "axes", 1)]
-    axes = axes or [i for i, n in enumerate(shape) if n == 1]
-    return [builder.reshape(operand, [n for i, n in enumerate(shape) if i not in axes])]
-
-
-def _unsqueeze(builder: Builder, node: ir.Node, inputs: Inputs) -> Outputs:
-    operand = _first(inputs)
-    axes = _ints(builder, node, inputs, "axes", 1)
-    return [builder.reshape(operand, np.expand_dims(_view(builder, operand), tuple(axes)).shape)]
-
-
-def _flatten(builder: Builder, node: ir.Node, inputs: Inputs) -> Outputs:
-    operand = _first(inputs)
-    shape = builder.shape(operand)
-    axis = node.attributes.get_int("axis", 1)
-    axis = axis + len(shape) if axis < 0 else axis
-    rows = int(np.prod(shape[:axis]))
-    return [builder.reshape(operand, (rows, builder.network[operand].elements // max(rows, 1)))]
-
-
-def _view(builder: Builder, operand: int) -> Any:
-    return np.broadcast_to(np.zeros(1, np.bool_), builder.shape(operand) or (1,)).reshape(
-        builder.shape(operand)
-    )
-
-
-def _cut(builder: Builder, operand: int, axis: int, start: int, end: int) -> int:
-    shape = list(builder.shape(operand))
-    shape[axis] = end - start
-    return builder.add("Slice", [operand], shape, axis=axis, start=start, end=end)
-
-
-def _slice(builder: Builder, node: ir.Node, inputs: Inputs) -> Outputs:
-    operand = _first(inputs)
-    rank = len(builder.shape(operand))
-    starts = _ints(builder, node, inputs, "starts", 1)
-    ends = _ints(builder, node, inputs, "ends", 2)
-    axes = _ints(builder, node, inputs, "axes", 3) or list(range(len(starts)))
-    steps = _ints(builder, node, inputs, "steps", 4) or [1] * len(starts)
-    if any(step != 1 for step in steps) or not starts:
-        return None
-    for start, end, axis in zip(starts, ends, axes, strict=True):
-        axis %= rank
-        low, high, _ = slice(start, end).indices(builder.shape(operand)[axis])
-        operand = _cut(builder, operand, axis, low, max(low, high))
-    return [operand]
-
-
-def _split(builder: Builder, node: ir.Node, inputs: Inputs) -> Outputs:
-    operand = _first(inputs)
-    axis = node.attributes.get_int("axis", 0) % len(builder.shape(operand))
-    size = builder.shape(operand)[axis]
-    sizes = _ints(builder, node, inputs, "split", 1)
-    if not sizes:
-        each = -(-size // len(node.outputs))
-        sizes = [min(each, size - start) for start in range(0, size, each)]
-    starts = [sum(sizes[:i]) for i in range(len(sizes))]
-    return [_cut(builder, operand, axis, s, s + n) for s, n in zip(starts, sizes, strict=True)]
-
-
-def _concat(builder: Builder, node: ir.Node, inputs: Inputs) -> Outputs:
-    operands = [i for i in inputs if i is not None]
-    axis = node.attributes.get_int("axis", 0) % len(builder.shape(operands[0]))
-    operands = [i for i in operands if builder.shape(i)[axis]]
-    shape = list(builder.shape(operands[0]))
-    shape[axis] = sum(builder.shape(i)[axis] for i in operands)
-    return [builder.add("Concat", operands, shape, axis=axis)]
-
-
-def _gather(builder: Builder, node: ir.Node, inputs: Inputs) -> Outputs:
-    operand, indices = _two(inputs)
-    value = builder.value(indices)
-    if value is None:
-        return None
-    shape = builder.shape(operand)
-    axis = node.attributes.get_int("axis", 0) % len(shape)
-    target = [*shape[:axis], *value.shape, *shape[axis + 1 :]]
-    if value.shape == (1,):
-        index = int(value[0]) % shape[axis]
-        return [_cut(builder, operand, axis, index, index + 1)]
-    return [builder.add("Gather", [operand], target, axis=axis, indices=value.tobytes())]
-
-
-def _expand(builder: Builder, node: ir.Node, inputs: Inputs) -> Outputs:
-    operand = _first(inputs)
-    wanted = builder.value(_given(inputs, 1))
-    if wanted is None:
-        return None
-    shape = np.broadcast_shapes(builder.shape(operand), tuple(int(n) for n in wanted))
-    operand = builder.reshape(
-        operand, (1,) * (len(shape) - len(builder.shape(operand))) + builder.shape(operand)
-    )
-    return [builder.add("Broadcast", [operand], shape)]
 
 
 def _table(names: Sequence[str], handler: Handler) -> dict[str, Handler]:
@@ -401,26 +256,17 @@ HANDLERS: dict[str, Handler] = {
     **_table(["Identity", "Dropout"], _identity),
     "Cast": _cast,
     "Clip": _clip,
-    "Concat": _concat,
     "Div": _div,
     "Einsum": _einsum,
     "Elu": _elu,
-    "Expand": _expand,
-    "Flatten": _flatten,
-    "Gather": _gather,
     "Gemm": _gemm,
     "HardSigmoid": _hard_sigmoid,
     "LayerNormalization": _layer_norm,
     "LeakyRelu": _leaky_relu,
     "MatMul": _matmul,
     "Relu": _relu,
-    "Reshape": _reshape,
-    "Slice": _slice,
     "Softplus": _softplus,
     "Softsign": _softsign,
-    "Split": _split,
-    "Squeeze": _squeeze,
-    "Transpose": _transpose,
-    "Unsqueeze": _unsqueeze,
     "Where": _where,
+    **TENSOR_HANDLERS,
 }

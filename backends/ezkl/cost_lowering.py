@@ -20,7 +20,7 @@ from onnx.reference import ReferenceEvaluator
 from odp.backends.ezkl.cost_network import Category, Network, Operation, Source
 from odp.rewriter.onnx_graph import module_path
 
-__all__ = ["Builder", "Handler", "lower"]
+__all__ = ["Builder", "Handler", "Inputs", "Outputs", "lower"]
 
 Array = npt.NDArray[Any]
 
@@ -34,6 +34,7 @@ def lower(model: ir.Model) -> Network:
     Raises:
         ValueError: where the shape of an input is not static.
     """
+    # Handlers use the builder below.
     from odp.backends.ezkl.cost_handlers import HANDLERS
 
     builder = Builder(opset=model.opset_imports.get("", 17))
@@ -62,7 +63,9 @@ def lower(model: ir.Model) -> Network:
     return builder.network
 
 
-Handler = Callable[["Builder", ir.Node, list[int | None]], list[int] | None]
+Inputs = list[int | None]
+Outputs = list[int] | None
+Handler = Callable[["Builder", ir.Node, Inputs], Outputs]
 
 
 @dataclass
@@ -79,7 +82,7 @@ class Builder:
     opset: int
     network: Network = field(default_factory=Network)
     values: dict[str, int] = field(default_factory=dict)
-    current: Source = Source("", "")
+    current: Source = field(default_factory=lambda: Source("", ""))
     _constants: dict[tuple[str, tuple[int, ...], bytes], int] = field(default_factory=dict)
 
     def shape(self, number: int) -> tuple[int, ...]:
@@ -100,7 +103,7 @@ class Builder:
 
     def source(self, value: ir.Value) -> int:
         """An input of the model."""
-        shape = None if value.shape is None else [d for d in value.shape]
+        shape = None if value.shape is None else list(value.shape)
         if shape is None or not all(isinstance(d, int) for d in shape):
             raise ValueError(f"input {value.name} has no static shape: {value.shape}")
         category: Category = "float"

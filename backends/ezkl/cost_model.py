@@ -38,6 +38,7 @@ def lay_out(
     for entry in entries:
         before = region.coordinate
         tables = set(region.lookups)
+        region.shape = entry.operation.shape
         rescale = 0
         try:
             _lay_out_entry(region, entry, by_number, arguments)
@@ -80,6 +81,7 @@ def _cost(entry: Labelled, region: Region, cells: int, rescale: int, table: str 
 def _output(region: Region, entry: Labelled, arguments: RunArguments) -> NodeCost:
     operation = entry.operation
     before = region.coordinate
+    region.shape = operation.shape
     layouts.output(region, operation.elements, not arguments.ignore_range_check_inputs_outputs)
     return NodeCost(
         name=operation.source.name,
@@ -230,7 +232,7 @@ def _product(
     region: Region, entry: Labelled, operands: list[Labelled], arguments: RunArguments
 ) -> None:
     count, length = _slices(entry, operands)
-    layouts.reduce_slices(region, count, length, lambda n: region.accumulate(n, padding=1.0))
+    layouts.reduce_slices(region, count, length, lambda n: region.accumulate(n, "CumProd"))
 
 
 def _sum(

@@ -34,11 +34,11 @@ __all__ = [
     "negate",
     "output",
     "reciprocal",
+    "reciprocal_root",
     "rectify",
     "reduce_slices",
     "reduce_squares",
     "rescale_up",
-    "reciprocal_root",
     "softmax",
     "square_root",
 ]

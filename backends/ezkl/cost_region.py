@@ -12,7 +12,7 @@ Counts of elements are n; "cells" are elements of one column group, and a row ho
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,7 +23,7 @@ from odp.backends.ezkl.run_arguments import RunArguments
 __all__ = ["Region", "Table"]
 
 # What one call of a layout adds up to; a loop over equal slices multiplies it.
-_COUNTERS = ("coordinate", "shuffle_cells", "shuffles", "einsum_cells", "rescaled")
+_COUNTERS = ("coordinate", "shuffle_cells", "shuffles", "einsum_cells", "einsum_capacity")
 
 
 @dataclass(frozen=True, order=True)
@@ -54,7 +54,11 @@ class Region:
         shuffles: permutation arguments (sorting).
         shuffle_cells: cells in the columns of these.
         einsum_cells: cells in the columns of Freivalds' algorithm.
-        rescaled: elements that were divided by EZKL.
+        einsum_capacity: cells that EZKL reserves there: it counts every einsum, also those of range
+            checks, which never use them.
+        einsum_axes: largest number of axes, of sizes above 1, of any einsum's result.
+        gates: accumulating gates that are used.
+        shape: of the tensor that is being laid out.
     """
 
     columns: int
@@ -69,7 +73,10 @@ class Region:
     shuffles: int = 0
     shuffle_cells: int = 0
     einsum_cells: int = 0
-    rescaled: int = 0
+    einsum_capacity: int = 0
+    einsum_axes: int = 0
+    gates: set[str] = field(default_factory=set)
+    shape: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, arguments: RunArguments) -> Region:
@@ -137,18 +144,21 @@ class Region:
         """Constrain elements to be equal to others."""
         self.advance(n)
 
-    def accumulate(self, n: int, padding: float = 0.0) -> None:
-        """Run a dot product, sum or product over n elements; it fills rows of its own."""
+    def accumulate(self, n: int, gate: str = "Dot") -> None:
+        """Run a "Dot", "Sum" or "CumProd" over n elements; it fills rows of its own."""
         self.flush()
         padded = math.ceil(n / self.columns) * self.columns
         if padded != n:
-            self.constants.add(padding)
+            self.constants.add(1.0 if gate == "CumProd" else 0.0)
+        self.gates.add(f"{gate}Init")
+        if n > self.columns:
+            self.gates.add(gate)
         self.advance(padded)
 
     def sum(self, n: int) -> None:
         """Sum n elements."""
         if n > 1:
-            self.accumulate(n)
+            self.accumulate(n, "Sum")
 
     # Lookup arguments.
 
@@ -188,9 +198,29 @@ class Region:
 
     def recombine(self, n: int) -> None:
         """Multiply the digits of n elements by powers of the base, sum, and apply the sign."""
+        # Slices of a tensor come flattened; axes of size 1 do not count.
+        shape = self.shape if math.prod(self.shape) == n else (n,)
+        sizes = [size for size in shape if size > 1]
+        self.reserve([*sizes, self.legs] if self.legs > 1 else sizes, len(sizes))
         self.flush()
         self.repeat(n, lambda: self.accumulate(self.legs))
         self.pairwise(n)
+
+    def reserve(self, sizes: Sequence[int], kept: int) -> None:
+        """Reserve cells for an einsum of two operands of one shape, of which it keeps some axes.
+
+        EZKL asks every einsum how long its random combinations would be, as if it were checked by
+        Freivalds' algorithm: the result combined axis by axis; the operands multiplied, combined
+        axis by axis, and the rest summed.
+        """
+        cells = sum(math.prod(sizes[:axis]) for axis in range(1, kept + 1))
+        volume = math.prod(sizes)
+        if kept:
+            cells += volume
+        for axis in range(len(sizes)):
+            cells += math.prod(sizes[axis:])
+        self.einsum_capacity += cells
+        self.einsum_axes = max(self.einsum_axes, kept)
 
     def sign(self, n: int, zero_sign_matters: bool = True) -> None:
         """Signs of elements, from their digits."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from odp.backends.ezkl.cost_columns import Columns
 from odp.backends.ezkl.cost_network import Source
 from odp.backends.ezkl.cost_region import Table
 from odp.backends.ezkl.run_arguments import RunArguments
@@ -65,24 +66,30 @@ class Unknown:
 
 @dataclass(frozen=True)
 class Resources:
-    """What proving takes, estimated.
+    """What proving takes at one number of rows.
 
-    Sizes follow from the columns of the circuit and the length of these; memory and time are
-    fitted to measurements, and time is that of one machine (2 shared cores).
+    Sizes follow from the columns of the circuit; memory and time are fitted to measurements, and
+    times are those of one machine (2 shared cores of a server), good for comparing circuits.
 
     Attributes:
+        logrows: log2 of the rows.
+        columns: of the circuit.
         proving_key: bytes of the file.
         verifying_key: bytes of the file.
-        proof: bytes of the proof itself; EZKL's JSON file is about 9 times this plus the outputs.
+        proof: bytes of the proof itself.
+        proof_file: bytes of EZKL's JSON file, with the proof twice and the public values.
         setup_memory: peak resident bytes of `setup`.
         proof_memory: peak resident bytes of `prove`.
         setup_seconds: of `setup`, machine-dependent.
         proof_seconds: of `prove`, machine-dependent.
     """
 
+    logrows: int
+    columns: Columns
     proving_key: int
     verifying_key: int
     proof: int
+    proof_file: int
     setup_memory: int
     proof_memory: int
     setup_seconds: float
@@ -111,9 +118,11 @@ class CostReport:
         range_checks: intervals of range checks.
         instances: public values.
         logrows: log2 of the rows that `calibrate` would choose at the lookup range that is given.
+            More or fewer work too: what does not fit goes to further columns.
         output_labels: bits after the point of each output.
         unknown: what is missing from all of this.
-        resources: at these logrows.
+        resources: at these logrows, or at those that were asked for.
+        alternatives: at other numbers of rows; the least memory is not always at the fewest.
     """
 
     arguments: RunArguments
@@ -131,6 +140,7 @@ class CostReport:
     output_labels: tuple[int, ...]
     unknown: tuple[Unknown, ...]
     resources: Resources
+    alternatives: tuple[Resources, ...]
 
     @property
     def table_entries(self) -> int:
