@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import transformers as hf
 
-__all__ = ["ARCHITECTURES", "CONTINUATION", "Architecture", "Feed"]
+__all__ = ["ARCHITECTURES", "CONTINUATION", "TOKENS", "Architecture", "Feed"]
 
 Feed = dict[str, torch.Tensor]
 """Inputs of one call, by name."""
@@ -22,7 +22,7 @@ Feed = dict[str, torch.Tensor]
 VOCABULARY = 100
 TOKENS = 10
 BATCH = 2
-CALIBRATION_BATCHES = 6
+CALIBRATION_BATCHES = 24
 HELD_OUT_BATCHES = 2
 CONTINUATION = 20
 """Tokens that are generated."""
@@ -118,6 +118,18 @@ class Architecture:
     def held_out(self) -> list[Feed]:
         """Inputs of the same kind that calibration has not seen."""
         return self._feeds(2, HELD_OUT_BATCHES)
+
+    def output_of(self, model: Any, feed: Feed) -> torch.Tensor:
+        """The output that is measured, without that of padding.
+
+        Nothing reads what stands at padding, and it has no meaning: attention that may look at
+        nothing looks at everything.
+        """
+        found: torch.Tensor = getattr(model(**feed), self.output)
+        mask = feed.get("attention_mask")
+        if mask is None or "decoder_input_ids" in feed or found.shape[:2] != mask.shape:
+            return found
+        return found[mask.bool()]
 
     def prompt(self) -> Feed:
         """One text to be continued."""

@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from odp.backends.torch.export import silenced
 
 from .configurations import Feed
 
-__all__ = ["export_to_onnx", "run_onnx", "transcendental_operators"]
+__all__ = ["OnnxModule", "export_to_onnx", "run_onnx", "transcendental_operators"]
 
 # Whatever is no arithmetic, comparison or movement of data, by the name that ONNX gives it; a list
 # of its own, so that the product's idea of what is transcendental is not what it is tested with.
@@ -58,6 +59,17 @@ def run_onnx(path: Path, feed: Feed) -> NDArray[np.float32]:
     arrays = {value.name: feed[value.name].numpy() for value in session.get_inputs()}
     first: NDArray[np.float32] = session.run([session.get_outputs()[0].name], arrays)[0]
     return first
+
+
+class OnnxModule:
+    """A file in ONNX Runtime, called like the model it came from; only its first output counts."""
+
+    def __init__(self, path: Path, output: str) -> None:
+        self._path = path
+        self._output = output
+
+    def __call__(self, **feed: torch.Tensor) -> Any:
+        return SimpleNamespace(**{self._output: torch.from_numpy(run_onnx(self._path, feed))})
 
 
 def transcendental_operators(path: Path) -> dict[str, int]:
