@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from odp.rewriter.graph import Node, Value
 from odp.rewriter.site import SiteBuilder
 
-__all__ = ["finite_mask"]
+__all__ = ["finite_mask", "stored_mask"]
 
 # Operations that hand a mask on; for each, the operands that may hold it, and with which sign.
 _CARRIERS: dict[str, dict[int, int]] = {
@@ -34,6 +34,8 @@ _CARRIERS: dict[str, dict[int, int]] = {
 }
 # The way from scores to a mask is short; this keeps long residual paths from being searched.
 _MAX_SEARCHED = 64
+# -1e4 is the smallest mask in use; scores and biases stay far above it.
+_HUGE = -1e3
 
 
 def finite_mask(x: Value, build: SiteBuilder) -> bool:
@@ -76,14 +78,34 @@ def finite_mask(x: Value, build: SiteBuilder) -> bool:
     return finite
 
 
+def stored_mask(x: Value) -> tuple[Value, NDArray[np.float64]] | None:
+    """Scores and what keeps them, where `x` is scores plus a stored mask of 0 and huge numbers.
+
+    Returns:
+        The scores, and an array of ones and zeros (masked) that broadcasts to them; None where the
+        mask is not stored, is not added last, or biases what it keeps.
+    """
+    node = x.producer
+    if node is None or node.op != "add":
+        return None
+    for scores, mask in (node.inputs[:2], node.inputs[1::-1]):
+        array = None if mask is None else mask.constant
+        if scores is None or array is None or array.dtype.kind not in "fV":
+            continue
+        numbers = array.astype(np.float64)
+        masked = numbers <= _HUGE
+        if masked.any() and not numbers[~masked].any():
+            return scores, np.where(masked, 0.0, 1.0)
+    return None
+
+
 def _finite(array: NDArray[Any], value: float, sign: int) -> NDArray[np.float64] | None:
     """A stored mask with its huge entries replaced; None if it is no mask."""
     if array.dtype.kind not in "fV" or array.size == 0:
         return None
     numbers = sign * array.astype(np.float64)
-    # -1e4 is the smallest mask in use; scores and biases stay far above it.
-    huge = numbers <= -1e3
-    if not huge.any() or (numbers > 1e3).any():
+    huge = numbers <= _HUGE
+    if not huge.any() or (numbers > -_HUGE).any():
         return None
     return sign * np.where(huge, value, numbers)
 

@@ -3,10 +3,10 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from odp.approximations.interval import Interval
-from odp.passes.finite_mask import finite_mask
+from odp.passes.finite_mask import finite_mask, stored_mask
 from odp.rewriter.graph import Value
 from odp.rewriter.pattern import Match, Pattern, op, variable
 from odp.rewriter.rewrite_pass import COMPOSITE, Pass, Refusal, Replacement
@@ -29,6 +29,13 @@ class Softmax(Pass):
     Recognised fused, as Exp/ReduceSum/Div with or without the subtraction of the maximum, and as a
     lone exp(x - max(x)).  Attention masks of -1e4, -3.4e38 or -inf do not widen the domain, and
     masks stored in the model become small finite numbers.
+
+    Attributes:
+        mask: `add` (the default) leaves masks where they are; `multiply` takes a stored one out of the scores and
+            multiplies the weights by 0 and 1 instead, so that no exp ever sees it: for circuits,
+            whose integers have no room for it and whose clips are dear.
+        shift: `max` (the default) subtracts the largest score of each row; `none` does not, and exp must hold on
+            the whole range of scores: for targets without comparisons, where that range is small.
     """
 
     name: ClassVar[str] = "softmax"
@@ -40,6 +47,9 @@ class Softmax(Pass):
     }
     parts: ClassVar[Mapping[str, tuple[str, ...]]] = dict.fromkeys(patterns, ("exp",))
     anchors: ClassVar[frozenset[str]] = frozenset({"softmax", "exp"})
+
+    mask: Literal["add", "multiply"] | None = None
+    shift: Literal["max", "none"] | None = None
 
     def rewrite(self, match: Match, build: SiteBuilder) -> Replacement:
         if match.root.op == "exp":
@@ -53,8 +63,16 @@ class Softmax(Pass):
         if axes is None:
             raise Refusal("the rank of the input or the axes are not known at rewriting time")
         x = match["x"]
-        finite = finite_mask(x, build)
-        weights = shifted_exp(build.widened(x), axes, build, finite)
+        found = stored_mask(x) if self.mask == "multiply" else None
+        scores, keep = found if found is not None else (x, None)
+        finite = finite_mask(x, build) if found is None else True
+        scores = build.widened(scores)
+        if self.shift == "none":
+            weights = build.function("exp", scores)
+        else:
+            weights = shifted_exp(scores, axes, build, finite)
+        if keep is not None:
+            weights = build.mul(weights, build.constant(keep, scores.dtype or "float32"))
         return build.div(weights, build.reduce("sum", weights, axes))
 
 

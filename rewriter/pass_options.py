@@ -136,7 +136,9 @@ def _build(kind: type[Pass], options: Mapping[str, str]) -> Pass:
 
 
 def _convert(name: str, key: str, text: str, hint: Any) -> Any:
-    kinds = [kind for kind in typing.get_args(hint) or (hint,) if kind is not type(None)]
+    # The arguments of a Literal are its values, those of a union its kinds.
+    alone = typing.get_origin(hint) is Literal or not typing.get_args(hint)
+    kinds = [kind for kind in (hint,) * alone or typing.get_args(hint) if kind is not type(None)]
     for kind in kinds:
         if typing.get_origin(kind) is Literal:
             choices = typing.get_args(kind)

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from odp.rewriter.calibration import Observation
     from odp.rewriter.rewrite_pass import Pass
-    from odp.rewriter.selection import Defaults
+    from odp.rewriter.selection import Defaults, Selection
+    from odp.rewriter.site import Site
 
-__all__ = ["Job", "Stage"]
+__all__ = ["Job", "Selector", "Stage"]
 
+Selector = Callable[["Mapping[str, Site]", "Mapping[str, Observation]", "Defaults"], "Selection"]
 Stage = Callable[[str, int, int], None]
 """Called as `stage(what, done, total)` whenever there is progress."""
 
@@ -31,6 +34,7 @@ class Job:
         measure: whether to measure the error of every pass at the outputs.
         explain: names of passes whose near misses are wanted.
         progress: called when a stage advances.
+        selector: chooses the expressions, from sites, what they saw, and defaults.
     """
 
     typed: Sequence[Pass]
@@ -43,6 +47,7 @@ class Job:
     measure: bool
     explain: Collection[str]
     progress: Stage
+    selector: Selector
 
     def counted(self, what: str, total: int) -> Callable[[], None]:
         """A function that reports one more of `total`, or of as many as there turn out to be."""

@@ -59,7 +59,7 @@ def rewrite_model(
     from odp.rewriter.ranges import Ranges, places_of
     from odp.rewriter.report import Report
     from odp.rewriter.reporting import approximant_records, pass_records, site_records
-    from odp.rewriter.selection import Approximating, select
+    from odp.rewriter.selection import Approximating
     from odp.rewriter.statistics import statistics
 
     typed, progress, explain = job.typed, job.progress, job.explain
@@ -90,7 +90,7 @@ def rewrite_model(
     else:
         observations, other = ranges.matching(sites, fingerprint)
     progress("approximate", 0, 1)
-    selection = select(sites, observations, job.defaults)
+    selection = job.selector(sites, observations, job.defaults)
     progress("approximate", 1, 1)
 
     reference: Outputs = []

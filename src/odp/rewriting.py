@@ -308,7 +308,7 @@ def job_of(
         OdpError: a pass, an option or a number is wrong.
     """
     from odp.passes import registry
-    from odp.rewriter.selection import Defaults
+    from odp.rewriter.selection import Defaults, select
 
     typed, named = _typed(passes, explain)
     if guard not in ("clip", "none"):
@@ -325,6 +325,7 @@ def job_of(
         measure,
         explain,
         progress,
+        select,
     )
 
 

@@ -35,7 +35,7 @@ from odp.rewriter.manager import Result, rewrite_graph, schedule
 from odp.rewriter.ranges import Ranges, places_of
 from odp.rewriter.report import ModelRecord, Report
 from odp.rewriter.reporting import approximant_records, pass_records, site_records
-from odp.rewriter.selection import Selection, select
+from odp.rewriter.selection import Selection
 from odp.rewriter.site import Site
 from odp.rewriter.statistics import statistics
 
@@ -172,7 +172,7 @@ def rewrite_module(
     """
     known = calibrate_module(module, job, **options)
     job.progress("approximate", 0, 1)
-    selection = select(known.sites, known.observations, job.defaults)
+    selection = job.selector(known.sites, known.observations, job.defaults)
     job.progress("approximate", 1, 1)
     return finish_module(known, selection, job)
 

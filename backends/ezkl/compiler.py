@@ -1,0 +1,242 @@
+"""From a circuit in real numbers to integers: the cheapest schedule within an error."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from odp.approximations.errors import OdpError
+from odp.backends.ezkl.circuit import Circuit
+from odp.backends.ezkl.cost import CostReport, RunArguments, predict
+from odp.backends.ezkl.integer_program import IntegerProgram
+from odp.backends.ezkl.magnitudes import magnitudes
+from odp.backends.ezkl.noise import noise_gains
+from odp.backends.ezkl.schedule import Requirements, can_rescale, solve
+
+__all__ = ["Compiled", "compile_circuit", "relative_error"]
+
+Array = NDArray[Any]
+Progress = Callable[[int, int], None]
+
+_DIGITS = tuple((14, legs) for legs in range(2, 9))
+"""Bits and number of the digits of a range check.  Digits of 14 bits need a table of 2^14 rows,
+which every circuit has; longer ones would need a larger circuit."""
+
+# Rows of one rescaled element in two columns by number of digits, measured on EZKL 23.0.5: digits
+# are laid out in pairs.
+_RESCALE_ROWS = {1: 20.5, 2: 23.5, 3: 29.5, 4: 32.5, 5: 38.5, 6: 41.5, 7: 47.5, 8: 50.5}
+# Tensors this much smaller than the largest one may have more bits: they cost nothing, and steps of
+# an iteration for a root that round coarsely do not converge.
+_SMALL, _SPARE_BITS = 0.02, 6
+_FINALISTS = 3
+_ROUNDS = 6
+# How close to the budget is close enough.
+_ENOUGH = 0.75
+_MEASURED = 4
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A circuit in integers, and what it costs and loses.
+
+    Attributes:
+        program: the circuit with its scales.
+        arguments: EZKL's settings for it.
+        cost: predicted.
+        error: largest relative l2 error of the outputs over the calibration inputs.
+        limits: for each node log2 of the largest value that it may have.
+    """
+
+    program: IntegerProgram
+    arguments: RunArguments
+    cost: CostReport
+    error: float
+    limits: tuple[float, ...]
+
+
+def compile_circuit(
+    circuit: Circuit,
+    inputs: Sequence[Mapping[str, Array]],
+    references: Sequence[Mapping[str, Array]],
+    *,
+    error: float,
+    margin: float = 0.25,
+    arguments: RunArguments | None = None,
+    progress: Progress = lambda done, total: None,
+) -> Compiled:
+    """Find scales, rescales and settings with the fewest rows.
+
+    Args:
+        circuit: without divisions.
+        inputs: calibration inputs by name.
+        references: what the original model makes of each of them, by name of the output.
+        error: largest relative l2 error of the outputs, approximations and rounding together.
+        margin: by how much larger than on the calibration inputs any value may be.
+        arguments: settings to keep: visibilities, columns, range checks of inputs and outputs.
+        progress: called with the number of schedules that were tried, and of all.
+
+    Raises:
+        OdpError: no schedule keeps the error; says what stands in the way.
+    """
+    study = _Study(circuit, inputs, references, error, margin, arguments or RunArguments())
+    total = len(_DIGITS) + _FINALISTS
+    first: list[tuple[tuple[float, ...], tuple[int, int]]] = []
+    for done, digits in enumerate(_DIGITS):
+        progress(done, total)
+        found = study.tried(digits, 1.0)
+        if found is not None:
+            first.append((_price(found), digits))
+    if not first:
+        raise OdpError(study.obstacle())
+    best: Compiled | None = None
+    for done, (_, digits) in enumerate(sorted(first)[:_FINALISTS]):
+        progress(len(_DIGITS) + done, total)
+        found = study.refined(digits)
+        if found is not None and (best is None or _price(found) < _price(best)):
+            best = found
+    progress(total, total)
+    if best is None:
+        raise OdpError(
+            f"no schedule has a relative error of {error:g} or less: the expressions alone have "
+            f"{study.approximation:.2g}; allow a larger error, or smaller errors at the sites"
+        )
+    return best
+
+
+def relative_error(found: Mapping[str, Array], wanted: Mapping[str, Array]) -> float:
+    """The relative l2 error of all outputs together; infinite if there is anything but numbers."""
+    difference = size = 0.0
+    for name, array in wanted.items():
+        other = np.asarray(found[name], np.float64).reshape(array.shape)
+        difference += float(np.sum(np.square(other - array)))
+        size += float(np.sum(np.square(np.asarray(array, np.float64))))
+    error = math.sqrt(difference / max(size, 1e-300))
+    return error if math.isfinite(error) else math.inf
+
+
+def _price(compiled: Compiled) -> tuple[float, ...]:
+    return compiled.cost.logrows, compiled.cost.rows
+
+
+class _Study:
+    """One circuit: what is known about it, and schedules by wish."""
+
+    def __init__(
+        self,
+        circuit: Circuit,
+        inputs: Sequence[Mapping[str, Array]],
+        references: Sequence[Mapping[str, Array]],
+        error: float,
+        margin: float,
+        arguments: RunArguments,
+    ) -> None:
+        self.circuit, self.error = circuit, error
+        self.inputs, self.references = inputs, references
+        self.arguments = replace(arguments, input_scale=0, param_scale=0)
+        samples = [circuit.evaluate(one) for one in inputs]
+        self.approximation = max(
+            relative_error(
+                {name: values[number] for name, number in circuit.outputs.items()}, reference
+            )
+            for values, reference in zip(samples, references, strict=True)
+        )
+        if self.approximation >= error:
+            raise OdpError(
+                f"the expressions alone have a relative error of {self.approximation:.2g}, more "
+                f"than the {error:g} that are allowed; ask for smaller errors at the sites"
+            )
+        self.magnitudes = magnitudes(circuit, samples, margin)
+        self.gains = noise_gains(circuit, samples[:2])
+        largest = max(node.elements for node in circuit.nodes if node.value is None)
+        self.large = [
+            node.elements > _SMALL * largest or node.kind == "input" for node in circuit.nodes
+        ]
+
+    def precisions(self, factor: float) -> list[float]:
+        """The scale that each tensor needs if rounding may use `factor` of what is left.
+
+        Every rounding gets the same share of the squared error.
+        """
+        left = math.sqrt(self.error**2 - self.approximation**2)
+        rounded = [
+            node.value is not None or node.kind == "input" or can_rescale(self.circuit, node)
+            for node in self.circuit.nodes
+        ]
+        count = sum(a and b for a, b in zip(rounded, self.large, strict=True))
+        share = factor * left * math.sqrt(12.0 / max(count, 1))
+        return [
+            math.log2(max(gain, 1e-12) / share) + (0 if large else _SPARE_BITS)
+            for gain, large in zip(self.gains, self.large, strict=True)
+        ]
+
+    def tried(self, digits: tuple[int, int], factor: float) -> Compiled | None:
+        """The best schedule with some digits; its error is not yet within the budget."""
+        bits, legs = digits
+        wanted = Requirements(
+            self.magnitudes,
+            self.precisions(factor),
+            bits * legs,
+            _RESCALE_ROWS[legs],
+            not self.arguments.ignore_range_check_inputs_outputs,
+        )
+        schedule = solve(self.circuit, wanted)
+        if schedule is None:
+            return None
+        program = IntegerProgram(self.circuit, schedule, bits * legs)
+        arguments = replace(self.arguments, decomp_base=2**bits, decomp_legs=legs)
+        cost = predict(program.to_onnx(), arguments)
+        arguments = replace(arguments, logrows=cost.logrows)
+        limits = tuple(self.magnitudes)
+        return Compiled(program, arguments, cost, math.inf, limits)
+
+    def refined(self, digits: tuple[int, int]) -> Compiled | None:
+        """The cheapest schedule found whose measured error is within the budget."""
+        factor, best = 1.0, None
+        for _ in range(_ROUNDS):
+            found = self.tried(digits, factor)
+            if found is None:
+                break
+            error = self._measured(found.program)
+            if error <= self.error:
+                found = replace(found, error=error)
+                if best is None or _price(found) < _price(best):
+                    best = found
+                if self._rounding(error) >= _ENOUGH:
+                    break
+            factor *= min(max(1.0 / max(self._rounding(error), 1e-9) * 0.95, 1 / 64), 4.0)
+        return best
+
+    def _rounding(self, error: float) -> float:
+        """What rounding adds to an error, as a share of what it may add."""
+        left = math.sqrt(self.error**2 - self.approximation**2)
+        return math.sqrt(max(error**2 - self.approximation**2, 0.0)) / left
+
+    def _measured(self, program: IntegerProgram) -> float:
+        worst = 0.0
+        count = min(len(self.inputs), _MEASURED)
+        for one, reference in zip(self.inputs[:count], self.references[:count], strict=True):
+            values, overflows = program.simulate(program.quantise(one))
+            if overflows:
+                return math.inf
+            worst = max(worst, relative_error(program.outputs(values), reference))
+        return worst
+
+    def obstacle(self) -> str:
+        """Why there is no schedule: the tensor that needs the most bits."""
+        needed = [
+            (precision + magnitude, node)
+            for precision, magnitude, node in zip(
+                self.precisions(1.0), self.magnitudes, self.circuit.nodes, strict=True
+            )
+            if node.value is None
+        ]
+        bits, node = max(needed, key=lambda pair: pair[0])
+        return (
+            f"no schedule fits: node {node.where} needs {bits:.0f} bits for an error of "
+            f"{self.error:g}, and integers have 125; allow a larger error"
+        )

@@ -1,0 +1,136 @@
+"""Division by a variable becomes multiplication by a polynomial or iteration for 1/x."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+from numpy.typing import NDArray
+
+from odp.approximations import approximate
+from odp.approximations.algebra import OperatorAlgebra
+from odp.approximations.approximant import Approximant
+from odp.approximations.errors import OdpError
+from odp.backends.ezkl.circuit import Circuit, Node
+
+__all__ = ["Division", "without_division"]
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Division:
+    """What became of one division.
+
+    Attributes:
+        node: where it was.
+        low: smallest denominator that the expression holds for.
+        high: largest.
+        approximant: of the reciprocal.
+    """
+
+    node: Node
+    low: float
+    high: float
+    approximant: Approximant
+
+
+@dataclass(frozen=True)
+class _Value:
+    """A node of the circuit that Python's operators work on."""
+
+    circuit: Circuit
+    number: int
+    name: str
+    module: str
+
+    def _with(self, kind: str, other: _Value) -> _Value:
+        number = self.circuit.add(
+            kind, self.number, other.number, name=self.name, module=self.module
+        )
+        return _Value(self.circuit, number, self.name, self.module)
+
+    def __add__(self, other: _Value) -> _Value:
+        return self._with("add", other)
+
+    def __sub__(self, other: _Value) -> _Value:
+        return self._with("sub", other)
+
+    def __mul__(self, other: _Value) -> _Value:
+        return self._with("mul", other)
+
+
+@dataclass
+class _Copy:
+    circuit: Circuit = field(default_factory=Circuit)
+    numbers: list[int] = field(default_factory=list)
+
+
+def without_division(
+    circuit: Circuit, samples: Sequence[Sequence[Array]], error: float, margin: float
+) -> tuple[Circuit, list[Division]]:
+    """The circuit with an expression for every reciprocal of a variable.
+
+    Args:
+        circuit: any.
+        samples: values of all nodes, for each calibration input.
+        error: relative error of each reciprocal.
+        margin: share of their octaves by which the range of denominators grows on each side.
+
+    Raises:
+        OdpError: a denominator comes close to zero.
+    """
+    copy = _Copy()
+    found: list[Division] = []
+    for node in circuit.nodes:
+        inputs = [copy.numbers[i] for i in node.inputs]
+        if node.kind == "div":
+            values = [values[node.inputs[1]] for values in samples]
+            division = _division(node, values, error, margin)
+            found.append(division)
+            copy.numbers.append(_emitted(copy.circuit, division, *inputs))
+        elif node.kind == "input":
+            copy.numbers.append(copy.circuit.input(node.name, node.shape))
+        elif node.value is not None:
+            copy.numbers.append(copy.circuit.constant(node.value, node.name, node.module))
+        else:
+            copy.numbers.append(
+                copy.circuit.add(
+                    node.kind, *inputs, name=node.name, module=node.module, **node.attributes
+                )
+            )
+    copy.circuit.outputs = {name: copy.numbers[i] for name, i in circuit.outputs.items()}
+    return copy.circuit.without_unused(), found
+
+
+def _division(node: Node, denominators: Sequence[Array], error: float, margin: float) -> Division:
+    low = min(float(values.min()) for values in denominators)
+    high = max(float(values.max()) for values in denominators)
+    if low <= 0.0 <= high:
+        raise OdpError(
+            f"node {node.where} divides by values from {low:.3g} to {high:.3g}: 1/x has no "
+            "polynomial across zero; bound the denominator away from it"
+        )
+    sign = 1.0 if low > 0 else -1.0
+    near, far = sorted((abs(low), abs(high)))
+    factor = float((far / near) ** margin * (1.0 + margin))
+    near, far = near / factor, far * factor
+    bounds = (near, far) if sign > 0 else (-far, -near)
+    approximant = approximate("reciprocal", bounds, error=error, relative=True, target="fhe")
+    return Division(node, *bounds, approximant)
+
+
+def _emitted(circuit: Circuit, division: Division, numerator: int, denominator: int) -> int:
+    node = division.node
+
+    def constant(value: Fraction) -> _Value:
+        return _Value(circuit, circuit.constant(float(value)), node.name, node.module)
+
+    x = _Value(circuit, denominator, node.name, node.module)
+    result = division.approximant.expression.emit(OperatorAlgebra(constant), x=x).number
+    top = circuit.nodes[numerator].value
+    if top is not None and top.size == 1 and float(top.reshape(())) == 1.0:
+        return result
+    return circuit.add("mul", numerator, result, name=node.name, module=node.module)
