@@ -31,11 +31,12 @@ class Softmax(Pass):
     masks stored in the model become small finite numbers.
 
     Attributes:
-        mask: `add` (the default) leaves masks where they are; `multiply` takes a stored one out of the scores and
-            multiplies the weights by 0 and 1 instead, so that no exp ever sees it: for circuits,
-            whose integers have no room for it and whose clips are dear.
-        shift: `max` (the default) subtracts the largest score of each row; `none` does not, and exp must hold on
-            the whole range of scores: for targets without comparisons, where that range is small.
+        mask: `add` (the default) leaves masks where they are; `multiply` takes a stored one out of
+            the scores and multiplies the weights by 0 and 1 instead, so that no exp ever sees it:
+            for circuits, whose integers have no room for it and whose clips are dear.
+        shift: `max` (the default) subtracts the largest score of each row; `none` does not, and exp
+            must hold on the whole range of scores: for targets without comparisons, where that
+            range is small.
     """
 
     name: ClassVar[str] = "softmax"

@@ -12,6 +12,7 @@ from collections.abc import Hashable
 
 import numpy as np
 
+from odp.backends.ezkl.cost_declutter_einsum import absorb_axes, split_over_concat
 from odp.backends.ezkl.cost_network import Network, Operation
 
 __all__ = ["declutter"]
@@ -43,7 +44,7 @@ def declutter(network: Network) -> None:
         changed = _simplify(network)
         changed |= _slice_up(network)
         changed |= _merge(network)
-        changed |= _absorb_transposes(network)
+        changed |= absorb_axes(network)
 
 
 def _close(a: float, b: float) -> bool:
@@ -58,7 +59,7 @@ def _simplify(network: Network) -> bool:
         again = False
         users: dict[int, list[int]] = {}
         for number in network.order():
-            if not users and network[number].kind in ("Recip", "Sum"):
+            if not users and network[number].kind in ("Recip", "Sum", "Slice"):
                 users = network.users()
             if _rewrite(network, number, users):
                 users = {}
@@ -71,15 +72,25 @@ def _rewrite(network: Network, number: int, users: dict[int, list[int]]) -> bool
     kind = operation.kind
     if kind in ("Add", "Sub", "Mul", "Pow", "Max", "Min", "And", "Or", "Xor", "Equal"):
         return _rewrite_binary(network, number)
+    if kind == "EinSum":
+        return split_over_concat(network, number)
     if kind == "Recip":
         return _reciprocal_of_root(network, number, users)
     if kind == "Sum":
         return _mean_of_squares(network, number, users)
     if kind == "Slice":
         start, end, axis = (operation.attributes[k] for k in ("start", "end", "axis"))
-        if start == 0 and end == network[operation.inputs[0]].shape[axis]:
+        inner = network[operation.inputs[0]]
+        if start == 0 and end == inner.shape[axis]:
             network.replace(number, operation.inputs[0])
             return True
+        if inner.kind == "Slice" and inner.attributes["axis"] == axis:
+            offset = inner.attributes["start"]
+            operation.inputs = inner.inputs
+            operation.attributes = {"axis": axis, "start": start + offset, "end": end + offset}
+            return True
+        if inner.kind == "Axes" and inner.attributes["to"][0] == "transpose":
+            return _slice_before_transpose(network, number, users)
     if kind == "Cast" and network[operation.inputs[0]].category == operation.category:
         network.replace(number, operation.inputs[0])
         return True
@@ -87,6 +98,21 @@ def _rewrite(network: Network, number: int, users: dict[int, list[int]]) -> bool
         network.replace(number, operation.inputs[0])
         return True
     return False
+
+
+def _slice_before_transpose(network: Network, number: int, users: dict[int, list[int]]) -> bool:
+    """Slice first and transpose then, where nothing but slices reads the transposed."""
+    operation = network[number]
+    transposed = operation.inputs[0]
+    readers = users.get(transposed, [])
+    if transposed in network.outputs or any(network[r].kind != "Slice" for r in readers):
+        return False
+    inner = network[transposed]
+    order = inner.attributes["to"][1]
+    start, end, axis = (operation.attributes[k] for k in ("start", "end", "axis"))
+    operation.inputs = (network.cut(inner.inputs[0], order[axis], start, end),)
+    operation.kind, operation.attributes = "Axes", dict(inner.attributes)
+    return True
 
 
 def _rewrite_binary(network: Network, number: int) -> bool:
@@ -125,20 +151,14 @@ def _rewrite_binary(network: Network, number: int) -> bool:
     return False
 
 
-def _only(users: dict[int, list[int]], network: Network, number: int) -> int | None:
-    """The one reader of an operation."""
-    readers = users.get(number, [])
-    return readers[0] if len(readers) == 1 and number not in network.outputs else None
-
-
 def _reciprocal_of_root(network: Network, number: int, users: dict[int, list[int]]) -> bool:
     operation = network[number]
     before = operation.inputs[0]
     # Element-wise operations move in front of what only renames axes.
-    while network[before].kind == "Axes" and _only(users, network, before) is not None:
+    while network[before].kind == "Axes" and network.only_reader(users, before) is not None:
         before = network[before].inputs[0]
     inner = network[before]
-    if _only(users, network, before) is None or inner.kind not in ("Sqrt", "Rsqrt"):
+    if network.only_reader(users, before) is None or inner.kind not in ("Sqrt", "Rsqrt"):
         return False
     operation.kind = "Rsqrt" if inner.kind == "Sqrt" else "Sqrt"
     operation.inputs = inner.inputs
@@ -148,9 +168,9 @@ def _reciprocal_of_root(network: Network, number: int, users: dict[int, list[int
 def _mean_of_squares(network: Network, number: int, users: dict[int, list[int]]) -> bool:
     operation = network[number]
     square = operation.inputs[0]
-    if network[square].kind != "Square" or _only(users, network, square) is None:
+    if network[square].kind != "Square" or network.only_reader(users, square) is None:
         return False
-    product = _only(users, network, number)
+    product = network.only_reader(users, number)
     if product is None or network[product].kind != "Mul":
         return False
     factor = next((i for i in network[product].inputs if i != number), None)
@@ -173,7 +193,7 @@ def _slice_up(network: Network) -> bool:
     for number in network.order():
         operation = network[number]
         readers = users[number]
-        if operation.kind not in _SLICED_THROUGH or not readers or number in network.outputs:
+        if operation.kind not in _SLICED_THROUGH or not readers:
             continue
         first = network[readers[0]]
         if first.kind != "Slice":
@@ -193,6 +213,10 @@ def _slice_up(network: Network) -> bool:
             continue
         for reader in dict.fromkeys(readers):
             _rewire(network, reader, bounds, pieces)
+        if number in network.outputs:
+            # An output that is sliced is put together again.
+            operation.kind, operation.inputs = "Concat", tuple(pieces)
+            operation.attributes = {"axis": axis}
         return True
     return False
 
@@ -236,7 +260,7 @@ def _part_of_concat(
     for operand in operation.inputs:
         size = network[operand].shape[axis]
         if offset <= start and end <= offset + size:
-            return _slice(network, operand, axis, start - offset, end - offset)
+            return network.cut(operand, axis, start - offset, end - offset)
         offset += size
     return None
 
@@ -255,29 +279,7 @@ def _slice_operand(
         position = axis
     if network[operand].shape[position] == 1:
         return operand
-    return _slice(network, operand, position, start, end)
-
-
-def _slice(network: Network, operand: int, axis: int, start: int, end: int) -> int:
-    inner = network[operand]
-    shape = tuple(end - start if i == axis else n for i, n in enumerate(inner.shape))
-    if shape == inner.shape:
-        return operand
-    if inner.value is not None:
-        value = inner.value[
-            tuple(slice(start, end) if i == axis else slice(None) for i in range(inner.value.ndim))
-        ]
-        return network.add(Operation("Const", (), shape, inner.category, inner.source, value=value))
-    return network.add(
-        Operation(
-            "Slice",
-            (operand,),
-            shape,
-            inner.category,
-            inner.source,
-            {"axis": axis, "start": start, "end": end},
-        )
-    )
+    return network.cut(operand, position, start, end)
 
 
 def _rewire(network: Network, reader: int, bounds: list[int], pieces: list[int]) -> None:
@@ -310,47 +312,3 @@ def _merge(network: Network) -> bool:
             network.replace(number, other)
             changed = True
     return changed
-
-
-def _absorb_transposes(network: Network) -> bool:
-    """Let a matrix product read and write its axes in any order.
-
-    Transposes cost nothing by themselves, but the order of axes is the order in which Freivalds'
-    algorithm combines them, and so decides the number of its cells.
-    """
-    users = network.users()
-    for number in network.order():
-        operation = network[number]
-        if operation.kind != "EinSum":
-            continue
-        left, output = operation.attributes["equation"].split("->")
-        operands = left.split(",")
-        reader = _only(users, network, number)
-        order = None if reader is None else _permutation(network[reader])
-        if reader is not None and order is not None:
-            network[reader].attributes = {
-                "equation": f"{left}->{''.join(output[axis] for axis in order)}"
-            }
-            network[reader].kind, network[reader].inputs = "EinSum", operation.inputs
-            return True
-        for index, operand in enumerate(operation.inputs):
-            order = _permutation(network[operand])
-            if order is None or _only(users, network, operand) is None:
-                continue
-            # The axis at position i of the transposed operand was at order[i] before.
-            before = sorted(zip(order, operands[index], strict=True))
-            operands[index] = "".join(axis for _, axis in before)
-            operation.attributes = {"equation": f"{','.join(operands)}->{output}"}
-            operation.inputs = tuple(
-                network[operand].inputs[0] if i == index else o
-                for i, o in enumerate(operation.inputs)
-            )
-            return True
-    return False
-
-
-def _permutation(operation: Operation) -> tuple[int, ...] | None:
-    if operation.kind != "Axes":
-        return None
-    how, order = operation.attributes["to"]
-    return order if how == "transpose" else None

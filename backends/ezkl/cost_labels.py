@@ -92,11 +92,12 @@ def label_network(network: Network, arguments: RunArguments) -> list[Labelled]:
     """Work labels out, in the order in which EZKL lays operations out."""
     labelled: dict[int, Labelled] = {}
     users = network.users()
-    for number in network.order():
+    order = network.order()
+    # Inputs that nobody reads are laid out all the same.
+    for number in [*order, *(i for i in network.inputs if i not in users)]:
         operation = network[number]
-        entry = Labelled(
-            number, operation, operation.kind, operation.inputs, uses=max(len(users[number]), 1)
-        )
+        uses = max(len(users.get(number, ())), 1)
+        entry = Labelled(number, operation, operation.kind, operation.inputs, uses=uses)
         labelled[number] = entry
         if operation.kind == "Const":
             entry.label = entry.label_before = _constant_label(operation, arguments)

@@ -82,6 +82,8 @@ def _output(region: Region, entry: Labelled, arguments: RunArguments) -> NodeCos
     operation = entry.operation
     before = region.coordinate
     region.shape = operation.shape
+    if arguments.param_visibility == "fixed":
+        _write(region, entry)
     layouts.output(region, operation.elements, not arguments.ignore_range_check_inputs_outputs)
     return NodeCost(
         name=operation.source.name,

@@ -131,3 +131,24 @@ class Network:
             if old in operation.inputs and number != new:
                 operation.inputs = tuple(new if i == old else i for i in operation.inputs)
         self.outputs = [new if o == old else o for o in self.outputs]
+
+    def only_reader(self, users: dict[int, list[int]], number: int) -> int | None:
+        """The one reader of an operation that is no output."""
+        readers = users.get(number, [])
+        return readers[0] if len(readers) == 1 and number not in self.outputs else None
+
+    def cut(self, operand: int, axis: int, start: int, end: int) -> int:
+        """A slice of an operation; of a constant, a constant."""
+        inner = self[operand]
+        shape = tuple(end - start if i == axis else n for i, n in enumerate(inner.shape))
+        if shape == inner.shape:
+            return operand
+        if inner.value is not None:
+            part = tuple(
+                slice(start, end) if i == axis else slice(None) for i in range(inner.value.ndim)
+            )
+            return self.add(
+                Operation("Const", (), shape, inner.category, inner.source, value=inner.value[part])
+            )
+        bounds = {"axis": axis, "start": start, "end": end}
+        return self.add(Operation("Slice", (operand,), shape, inner.category, inner.source, bounds))

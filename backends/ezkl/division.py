@@ -129,7 +129,7 @@ def _emitted(circuit: Circuit, division: Division, numerator: int, denominator: 
         return _Value(circuit, circuit.constant(float(value)), node.name, node.module)
 
     x = _Value(circuit, denominator, node.name, node.module)
-    result = division.approximant.expression.emit(OperatorAlgebra(constant), x=x).number
+    result: int = division.approximant.expression.emit(OperatorAlgebra(constant), x=x).number
     top = circuit.nodes[numerator].value
     if top is not None and top.size == 1 and float(top.reshape(())) == 1.0:
         return result

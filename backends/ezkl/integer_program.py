@@ -187,7 +187,8 @@ class _Writer:
             places = range(len(operands)) if node.kind in ALIGNED else [self._variable(node)]
             for place in places:
                 operands[place] = self._scaled(operands[place], -k, node)
-        return _EMITTERS[node.kind](self, node, operands, f"t{number}")
+        emitted: str = _EMITTERS[node.kind](self, node, operands, f"t{number}")
+        return emitted
 
     def _variable(self, node: Node) -> int:
         """The place of an operand that is no constant."""

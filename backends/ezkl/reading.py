@@ -1,4 +1,4 @@
-"""From an ONNX graph to a circuit: every operator becomes + - * and moves, or is refused by name."""
+"""From an ONNX graph to a circuit: every operator becomes + - * and moves, or is refused."""
 
 from __future__ import annotations
 
@@ -215,7 +215,7 @@ def _squeeze(r: _Reader, node: onnx.NodeProto, a: dict[str, Any]) -> int:
 
 def _unsqueeze(r: _Reader, node: onnx.NodeProto, a: dict[str, Any]) -> int:
     x = r.number(node.input[0])
-    given = a.get("axes") if len(node.input) < 2 else r.known(node, 1)
+    given: Any = a.get("axes") if len(node.input) < 2 else r.known(node, 1)
     return _moved(r, x, np.expand_dims(np.broadcast_to(0.0, r.shape(x)), tuple(given)).shape)
 
 

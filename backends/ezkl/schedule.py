@@ -1,10 +1,10 @@
 """Where to rescale: an integer program over the scales of all tensors.
 
-Every tensor is integers at a scale: the real value is ``integer * 2**-scale``.  Products add scales,
-sums need equal ones, and only a rescale, which divides by a power of two and rounds, makes a scale
-smaller.  A rescale costs 20 to 40 rows an element where everything else costs one or two, so the
-program minimises the elements that are rescaled (D. Dathathri et al., EVA, PLDI 2020, place the
-rescales of homomorphic encryption likewise, by a waterline).  Its constraints:
+Every tensor is integers at a scale: the real value is ``integer * 2**-scale``.  Products add
+scales, sums need equal ones, and only a rescale, which divides by a power of two and rounds, makes
+a scale smaller.  A rescale costs 20 to 40 rows an element where everything else costs one or two,
+so the program minimises the elements that are rescaled (R. Dathathri et al., EVA, PLDI 2020, place
+the rescales of homomorphic encryption likewise, by a waterline).  Its constraints:
 
 - a tensor that is rounded keeps a scale that its effect on the outputs asks for (`noise.py`);
 - an integer has at most 125 bits, since EZKL's witness holds 128 with sign;
