@@ -13,7 +13,7 @@ from collections.abc import Hashable
 import numpy as np
 
 from odp.backends.ezkl.cost_declutter_einsum import absorb_axes, split_over_concat
-from odp.backends.ezkl.cost_network import Network, Operation
+from odp.backends.ezkl.cost_network import TABLES, Network, Operation
 
 __all__ = ["declutter"]
 
@@ -26,6 +26,12 @@ _NEVER_MERGED = frozenset(
     | {"Concat", "Broadcast", "Softmax", "Iff", "Gather", "Pad", "Unknown"}
     | {"Less", "LessEqual", "Greater", "GreaterEqual", "Equal"}
 )
+_UNARY = frozenset({*TABLES, "Abs", "LeakyRelu", "Neg", "Not", "Recip", "Rsqrt", "Sign"}) | {
+    "Floor",
+    "Sqrt",
+    "Square",
+}
+_NEED_READERS = _UNARY | {"Sum", "Slice"}
 _SLICED_THROUGH = frozenset({"Add", "Sub", "Mul", "Max", "Min", "Pow", "And", "Or", "Xor"}) | {
     "EinSum",
     "Concat",
@@ -59,7 +65,7 @@ def _simplify(network: Network) -> bool:
         again = False
         users: dict[int, list[int]] = {}
         for number in network.order():
-            if not users and network[number].kind in ("Recip", "Sum", "Slice"):
+            if not users and network[number].kind in _NEED_READERS:
                 users = network.users()
             if _rewrite(network, number, users):
                 users = {}
@@ -74,6 +80,8 @@ def _rewrite(network: Network, number: int, users: dict[int, list[int]]) -> bool
         return _rewrite_binary(network, number)
     if kind == "EinSum":
         return split_over_concat(network, number)
+    if kind in _UNARY and network[operation.inputs[0]].kind == "Axes":
+        return _before_axes(network, number, users)
     if kind == "Recip":
         return _reciprocal_of_root(network, number, users)
     if kind == "Sum":
@@ -98,6 +106,27 @@ def _rewrite(network: Network, number: int, users: dict[int, list[int]]) -> bool
         network.replace(number, operation.inputs[0])
         return True
     return False
+
+
+def _before_axes(network: Network, number: int, users: dict[int, list[int]]) -> bool:
+    """Compute element by element first, and rename axes then."""
+    operation = network[number]
+    axes = network[operation.inputs[0]]
+    if len(users.get(operation.inputs[0], [])) != 1:
+        return False
+    inner = network.add(
+        Operation(
+            operation.kind,
+            axes.inputs,
+            network[axes.inputs[0]].shape,
+            operation.category,
+            operation.source,
+            operation.attributes,
+        )
+    )
+    operation.kind, operation.inputs = "Axes", (inner,)
+    operation.attributes = dict(axes.attributes)
+    return True
 
 
 def _slice_before_transpose(network: Network, number: int, users: dict[int, list[int]]) -> bool:
@@ -154,9 +183,6 @@ def _rewrite_binary(network: Network, number: int) -> bool:
 def _reciprocal_of_root(network: Network, number: int, users: dict[int, list[int]]) -> bool:
     operation = network[number]
     before = operation.inputs[0]
-    # Element-wise operations move in front of what only renames axes.
-    while network[before].kind == "Axes" and network.only_reader(users, before) is not None:
-        before = network[before].inputs[0]
     inner = network[before]
     if network.only_reader(users, before) is None or inner.kind not in ("Sqrt", "Rsqrt"):
         return False

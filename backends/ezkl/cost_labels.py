@@ -31,12 +31,6 @@ __all__ = ["Labelled", "label_network", "quantise"]
 
 Array = npt.NDArray[Any]
 
-TABLES = {
-    "Sigmoid": "Sigmoid", "Tanh": "Tanh", "Exp": "Exp", "Ln": "Ln", "Erf": "Erf", "Sin": "Sin",
-    "Cos": "Cos", "Tan": "Tan", "Asin": "ASin", "Acos": "ACos", "Atan": "ATan", "Sinh": "Sinh",
-    "Cosh": "Cosh", "Asinh": "ASinh", "Acosh": "ACosh", "Atanh": "ATanh",
-    "HardSwish": "HardSwish",
-}  # fmt: skip
 _SAME_LABEL = {
     **dict.fromkeys(("Add", "Sub", "Max", "Min"), (0, 1)),
     **dict.fromkeys(("Less", "LessEqual", "Greater", "GreaterEqual", "Equal"), (0, 1)),
@@ -110,11 +104,43 @@ def label_network(network: Network, arguments: RunArguments) -> list[Labelled]:
         _bring_to_one_label(entry, labelled)
         entry.label_before = _label(entry, arguments)
         entry.label = entry.label_before
-        if entry.label_before > arguments.threshold and entry.form != "Identity":
+        exempt = entry.form == "Identity" or _vanishes(network, users, number)
+        if entry.label_before > arguments.threshold and not exempt:
             entry.label = arguments.threshold
     return [
         entry for entry in labelled.values() if entry.operation.kind != "Const" or entry.uses > 0
     ]
+
+
+def _vanishes(network: Network, users: dict[int, list[int]], number: int) -> bool:
+    """Whether tract gets rid of an axis of size 1, so that the next operation is rescaled instead.
+
+    The change of axes has to reach a matrix product, or another change of axes, on every way, and
+    must not meet a tensor that is not changed.
+    """
+    operation = network[number]
+    if operation.kind != "Axes":
+        return False
+    before = network[operation.inputs[0]].shape
+    if [n for n in before if n > 1] != [n for n in operation.shape if n > 1]:
+        return False
+    changed, pending = {number}, [number]
+    while pending:
+        wire = pending.pop()
+        if wire in network.outputs or not users[wire]:
+            return False
+        for reader in users[wire]:
+            other = network[reader]
+            if other.kind in ("EinSum", "Axes"):
+                continue
+            if other.kind in ("Concat", "Iff", "Broadcast", "Gather", "Softmax", "Unknown"):
+                return False
+            if any(i not in changed and network[i].kind != "Const" for i in other.inputs):
+                return False
+            if reader not in changed:
+                changed.add(reader)
+                pending.append(reader)
+    return True
 
 
 def _constant_label(operation: Operation, arguments: RunArguments) -> int:

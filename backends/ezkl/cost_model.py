@@ -9,8 +9,8 @@ import numpy as np
 
 from odp.backends.ezkl import cost_operations as layouts
 from odp.backends.ezkl.cost_einsum import Einsum, lay_out_einsum
-from odp.backends.ezkl.cost_labels import TABLES, Labelled, label_network, quantise
-from odp.backends.ezkl.cost_network import Network
+from odp.backends.ezkl.cost_labels import Labelled, label_network, quantise
+from odp.backends.ezkl.cost_network import TABLES, Network
 from odp.backends.ezkl.cost_region import Region
 from odp.backends.ezkl.cost_report import NodeCost, Unknown
 from odp.backends.ezkl.run_arguments import RunArguments

@@ -10,10 +10,18 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Category", "Network", "Operation", "Source"]
+__all__ = ["TABLES", "Category", "Network", "Operation", "Source"]
 
 Category = Literal["float", "integer", "bool"]
 Array = npt.NDArray[Any]
+
+# Operations that EZKL looks up in a table, and its names for them.
+TABLES = {
+    "Sigmoid": "Sigmoid", "Tanh": "Tanh", "Exp": "Exp", "Ln": "Ln", "Erf": "Erf", "Sin": "Sin",
+    "Cos": "Cos", "Tan": "Tan", "Asin": "ASin", "Acos": "ACos", "Atan": "ATan", "Sinh": "Sinh",
+    "Cosh": "Cosh", "Asinh": "ASinh", "Acosh": "ACosh", "Atanh": "ATanh",
+    "HardSwish": "HardSwish",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

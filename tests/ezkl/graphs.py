@@ -209,6 +209,41 @@ def _square(shape: tuple[int, ...]) -> onnx.ModelProto:
     return g.model()
 
 
+def _concatenated_product(shape: tuple[int, ...]) -> onnx.ModelProto:
+    """[x, -x] W: tract makes two products of it, and EZKL rescales both."""
+    g = GraphBuilder({"x": shape})
+    g("MatMul", g("Concat", "x", g("Neg", "x"), axis=-1), normal(2 * shape[-1], 3))
+    return g.model()
+
+
+def _equal_constants(shape: tuple[int, ...]) -> onnx.ModelProto:
+    """Two constants of one value are one with two readers, laid out on its own."""
+    g = GraphBuilder({"x": shape})
+    g("Add", g("Mul", "x", normal(*shape)), normal(*shape))
+    return g.model()
+
+
+def _sliced_output(shape: tuple[int, ...]) -> onnx.ModelProto:
+    g = GraphBuilder({"x": shape})
+    total = g("Add", "x", 0.7)
+    part = g("Slice", total, np.asarray([0]), np.asarray([2]), np.asarray([-1]))
+    return g.model(total, part)
+
+
+def _table_after_reshape(shape: tuple[int, ...]) -> onnx.ModelProto:
+    """Element-wise operations move in front of a reshape, and take its rescale."""
+    g = GraphBuilder({"x": shape})
+    g("Sigmoid", g("Reshape", g("Mul", "x", 0.25), np.asarray([-1, 1, shape[-1]])))
+    return g.model()
+
+
+def _nothing_left(shape: tuple[int, ...]) -> onnx.ModelProto:
+    """The input is laid out all the same."""
+    g = GraphBuilder({"x": shape})
+    g("Mul", "x", 0.0)
+    return g.model()
+
+
 SINGLE: dict[str, Callable[[tuple[int, ...]], onnx.ModelProto]] = {
     **{
         op: _one(op)
@@ -251,6 +286,11 @@ SINGLE: dict[str, Callable[[tuple[int, ...]], onnx.ModelProto]] = {
     "Expand": _expand,
     "Gather": _gather,
     "Gather one": _index,
+    "MatMul of Concat": _concatenated_product,
+    "Equal constants": _equal_constants,
+    "Sliced output": _sliced_output,
+    "Table after Reshape": _table_after_reshape,
+    "x * 0": _nothing_left,
     "LayerNormalization": _layer_norm_op,
     "RMS": _clip_squares,
     **{
