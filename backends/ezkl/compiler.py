@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from odp.approximations.errors import OdpError
 from odp.backends.ezkl.circuit import Circuit
-from odp.backends.ezkl.cost import CostReport, RunArguments, predict
+from odp.backends.ezkl.columns import choose_columns, seconds
+from odp.backends.ezkl.cost import CostReport, RunArguments
 from odp.backends.ezkl.integer_program import IntegerProgram
 from odp.backends.ezkl.magnitudes import magnitudes
 from odp.backends.ezkl.noise import noise_gains
@@ -120,7 +121,7 @@ def relative_error(found: Mapping[str, Array], wanted: Mapping[str, Array]) -> f
 
 
 def _price(compiled: Compiled) -> tuple[float, ...]:
-    return compiled.cost.logrows, compiled.cost.rows
+    return seconds(compiled.cost), compiled.cost.rows
 
 
 class _Study:
@@ -189,8 +190,7 @@ class _Study:
             return None
         program = IntegerProgram(self.circuit, schedule, bits * legs)
         arguments = replace(self.arguments, decomp_base=2**bits, decomp_legs=legs)
-        cost = predict(program.to_onnx(), arguments)
-        arguments = replace(arguments, logrows=cost.logrows)
+        arguments, cost = choose_columns(program.to_onnx(), arguments)
         limits = tuple(self.magnitudes)
         return Compiled(program, arguments, cost, math.inf, limits)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,9 +14,9 @@ import onnx
 from numpy.typing import NDArray
 
 from odp.backends.ezkl.circuit import Circuit, Node, apply
-from odp.backends.ezkl.schedule import ALIGNED, Schedule, power_of_two
+from odp.backends.ezkl.schedule import ALIGNED, QUOTIENT_BITS, Schedule, power_of_two
 
-__all__ = ["IntegerProgram", "Overflow"]
+__all__ = ["IntegerProgram", "Overflow", "rescaled"]
 
 Array = NDArray[Any]
 
@@ -63,7 +65,7 @@ class IntegerProgram:
     def simulate(self, integers: Mapping[str, Array]) -> tuple[list[Array], list[Overflow]]:
         """Every tensor as Python integers, and what does not fit.
 
-        A rescale rounds to nearest, as EZKL's division does.
+        A rescale rounds as EZKL's does; see `rescaled`.
         """
         values: list[Array] = []
         overflows: list[Overflow] = []
@@ -79,8 +81,8 @@ class IntegerProgram:
             k = self.schedule.rescaled(number)
             after = before
             if k:
-                after = (before + (1 << (k - 1))) // (1 << k)
-                self._check(node, after, self.digits - 1, overflows)
+                after = rescaled(before, k)
+                self._check(node, after, min(self.digits - 1, QUOTIENT_BITS), overflows)
             values.append(after)
         return values, overflows
 
@@ -108,11 +110,36 @@ class IntegerProgram:
 
     def constant(self, user: int, place: int) -> Array:
         """A constant as the integers that its user works with."""
+        nudge = self.nudges.get((user, place), 0)
+        return self._plain_constant(user, place, nudge)
+
+    @cached_property
+    def nudges(self) -> dict[tuple[int, int], int]:
+        """Constants that move by units of their last bit, because others are equal to them.
+
+        tract takes equal constants for one, and EZKL checks the range of a constant with several
+        readers, for which large ones have too many bits.  A unit is 6e-8 of the constant.
+        """
+        seen: Counter[tuple[Any, ...]] = Counter()
+        found = {}
+        for user, place in sorted(self.schedule.constants):
+            integers = self._plain_constant(user, place, 0)
+            largest = max((abs(int(x)) for x in integers.flat), default=0)
+            if integers.size == 1 and largest.bit_length() >= self.digits:
+                key = (int(integers.reshape(())),)
+                if seen[key]:
+                    found[user, place] = seen[key]
+                seen[key] += 1
+        return found
+
+    def _plain_constant(self, user: int, place: int, nudge: int) -> Array:
         value = self.circuit.nodes[self.circuit.nodes[user].inputs[place]].value
         assert value is not None
         scale = self.schedule.constants[user, place]
         # Of a single number numpy makes no array.
-        return np.asarray(np.frompyfunc(lambda x: _rounded(float(x), scale), 1, 1)(value), object)
+        return np.asarray(
+            np.frompyfunc(lambda x: _rounded(float(x), scale, nudge), 1, 1)(value), object
+        )
 
     @staticmethod
     def _check(node: Node, value: Array, limit: int, found: list[Overflow]) -> None:
@@ -129,15 +156,32 @@ class IntegerProgram:
         return _Writer(self).model()
 
 
+def rescaled(integers: Array, k: int) -> Array:
+    """Integers divided by ``2**k``, half away from zero, as EZKL's witness has it.
+
+    EZKL divides in float64, so an integer of more than 53 bits is rounded to that first.  (Its
+    circuit would accept either neighbour.)
+    """
+
+    def divided(x: int) -> int:
+        quotient = math.ldexp(float(x), -k)
+        return int(math.copysign(math.floor(abs(quotient) + 0.5), quotient))
+
+    return np.asarray(np.frompyfunc(divided, 1, 1)(integers), object)
+
+
 def _integers(array: Array) -> Array:
     return np.asarray(np.frompyfunc(int, 1, 1)(array), object)
 
 
-def _rounded(value: float, scale: int) -> int:
-    """``value * 2**scale`` rounded to an integer that float32 holds exactly."""
+def _rounded(value: float, scale: int, nudge: int = 0) -> int:
+    """``value * 2**scale`` rounded to an integer that float32 holds exactly.
+
+    `nudge` moves it by units of its last bit.
+    """
     mantissa, exponent = math.frexp(value)
     bits = min(_MANTISSA, max(exponent + scale, 0))
-    whole = round(math.ldexp(mantissa, bits))
+    whole = round(math.ldexp(mantissa, bits)) - nudge * (1 if value > 0 else -1)
     return whole << (exponent + scale - bits) if exponent + scale >= bits else 0
 
 
@@ -200,13 +244,20 @@ class _Writer:
             up = self.schedule.alignments.get((user, place), 0)
             return self._scaled(self.names[number], up, self.circuit.nodes[user])
         integers = self.program.constant(user, place)
-        scale = self.schedule.constants[user, place]
-        return self._tensor(f"c{number}_{scale}", integers.astype(np.float64).astype(np.float32))
+        array = integers.astype(np.float64).astype(np.float32)
+        name = f"c{number}_{self.schedule.constants[user, place]}"
+        nudge = self.program.nudges.get((user, place), 0)
+        return self._tensor(f"{name}_{nudge}" if nudge else name, array)
 
     def _scaled(self, name: str, exponent: int, node: Node) -> str:
         if not exponent:
             return name
         known = self.written.get((name, exponent))
+        if known is None and exponent >= self.program.digits:
+            # EZKL checks the range of a constant with several readers, as this one may have.
+            step = self.program.digits - 1
+            part = self._scaled(name, step, node)
+            known = self.written[name, exponent] = self._scaled(part, exponent - step, node)
         if known is None:
             word = f"up_{exponent}" if exponent > 0 else f"down_{-exponent}"
             factor = self._tensor(word, np.float32(2.0**exponent))

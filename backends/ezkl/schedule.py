@@ -8,7 +8,8 @@ the rescales of homomorphic encryption likewise, by a waterline).  Its constrain
 
 - a tensor that is rounded keeps a scale that its effect on the outputs asks for (`noise.py`);
 - an integer has at most 125 bits, since EZKL's witness holds 128 with sign;
-- quotient and divisor of a rescale fit the digits of a range check, ``base ** legs``;
+- quotient and divisor of a rescale fit the digits of a range check, ``base ** legs``, and the
+  quotient a float64, in which EZKL computes it (beyond 2^53 its witness is wrong);
 - constants are exact in float32, in which ONNX stores them: at most 24 bits.
 """
 
@@ -24,11 +25,23 @@ import numpy as np
 from odp.approximations.errors import OdpError
 from odp.backends.ezkl.circuit import Circuit, Node
 
-__all__ = ["ALIGNED", "Requirements", "Schedule", "can_rescale", "power_of_two", "solve"]
+__all__ = [
+    "ALIGNED",
+    "QUOTIENT_BITS",
+    "Requirements",
+    "Schedule",
+    "can_rescale",
+    "power_of_two",
+    "solve",
+]
 
 ALIGNED = frozenset({"add", "sub", "max", "min", "concat"})
 """Operations whose operands must be at one scale."""
 
+_COMPARED = frozenset({"abs", "relu", "max", "min", "reduce_max"})
+"""Operations that EZKL makes of signs, for which integers are taken apart into digits."""
+
+QUOTIENT_BITS = 52
 _BITS = 125
 _CONSTANT_BITS = 24
 # A product by a power of two, to bring an operand to a larger scale.
@@ -197,6 +210,10 @@ def solve(circuit: Circuit, wanted: Requirements, seconds: float = 20.0) -> Sche
             continue
         n = natural[number] = program.variable(-_BITS, math.floor(_BITS - magnitude), tie)
         _natural(program, circuit, number, n, operand, alignments)
+        if node.kind in _COMPARED:
+            # The difference of two operands has one bit more.
+            widest = max(wanted.magnitudes[i] for i in node.inputs) + 1.0
+            program.constrain([(n, 1.0)], -math.inf, wanted.digits - 1 - widest)
         if not can_rescale(circuit, node):
             scale[number] = n
             if number in outputs and wanted.checked_outputs:
@@ -209,7 +226,7 @@ def solve(circuit: Circuit, wanted: Requirements, seconds: float = 20.0) -> Sche
         program.constrain([(n, 1.0), (s, -1.0)], 0.0, math.inf)
         program.constrain([(n, 1.0), (s, -1.0), (b, -float(most))], -math.inf, 0.0)
         program.constrain([(s, 1.0), (b, -_LARGE)], wanted.precisions[number] - _LARGE, math.inf)
-        fits = most - magnitude
+        fits = min(most, QUOTIENT_BITS) - magnitude
         program.constrain([(s, 1.0), (b, _LARGE)], -math.inf, fits + _LARGE)
         if number in outputs and wanted.checked_outputs:
             program.constrain([(s, 1.0)], -math.inf, fits)

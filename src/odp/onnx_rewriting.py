@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     Calibration = str | Path | Mapping[str, NDArray[Any]] | Ranges | None
     Model = str | Path | ir.Model | onnx.ModelProto
 
-__all__ = ["find_sites_of_model", "rewrite_model"]
+__all__ = ["find_sites_of_model", "reference_run", "rewrite_model"]
 
 
 def rewrite_model(
@@ -245,6 +245,20 @@ def _digest(feeds: Samples) -> str:
             digest.update(f"{name}{array.shape}{array.dtype}".encode())
             digest.update(array.tobytes())
     return digest.hexdigest()[:32]
+
+
+def reference_run(
+    model: Model, job: Job, shapes: Mapping[str, Sequence[int]] | None = None
+) -> tuple[list[dict[str, NDArray[Any]]], Outputs]:
+    """The calibration inputs of a job by name, and what the model as it came makes of them.
+
+    Raises:
+        OdpError: bad input.
+    """
+    original, before = _load(model)
+    prepared = _prepare(original, shapes or {})
+    feeds = _samples(prepared, job.calibration, job.samples, job.seed)
+    return [dict(feed) for feed in feeds], _outputs(before.model, feeds)
 
 
 def _outputs(model: ir.Model, feeds: Samples) -> list[dict[str, NDArray[Any]]]:

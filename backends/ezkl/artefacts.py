@@ -1,0 +1,161 @@
+"""The folder of a circuit: network.onnx, settings.json, input.json, manifest.json, and its keys."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from odp.approximations.errors import OdpError
+from odp.backends.ezkl.network import simulate
+
+__all__ = ["CircuitFolder", "input_json", "witness_outputs"]
+
+Array = NDArray[Any]
+
+
+def input_json(integers: Mapping[str, Array]) -> str:
+    """EZKL's input file for integers by name."""
+    data = [[int(x) for x in array.flat] for array in integers.values()]
+    return json.dumps({"input_data": data})
+
+
+def witness_outputs(path: Path) -> list[Array]:
+    """The outputs in a witness file as real numbers."""
+    tree = json.loads(path.read_text(encoding="utf-8"))
+    return [
+        np.array([float(value) for value in output])
+        for output in tree["pretty_elements"]["rescaled_outputs"]
+    ]
+
+
+@dataclass(frozen=True)
+class CircuitFolder:
+    """What `odp ezkl compile` has written.
+
+    Attributes:
+        path: the folder.
+    """
+
+    path: Path
+
+    def __post_init__(self) -> None:
+        for name in ("network.onnx", "settings.json", "manifest.json"):
+            if not (self.path / name).is_file():
+                raise OdpError(
+                    f"'{self.path}' has no {name}: make the folder with odp ezkl compile "
+                    f"model.onnx -o {self.path}"
+                )
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """The parsed manifest.
+
+        Raises:
+            OdpError: it is no JSON.
+        """
+        return self._json("manifest.json")
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """EZKL's parsed settings."""
+        return self._json("settings.json")
+
+    @cached_property
+    def network(self) -> onnx.ModelProto:
+        """The scheduled network."""
+        return onnx.load(self.path / "network.onnx")
+
+    @property
+    def digest(self) -> str:
+        """Of network and settings: keys are good for these and no others."""
+        found = hashlib.sha256()
+        for name in ("network.onnx", "settings.json"):
+            found.update((self.path / name).read_bytes())
+        return found.hexdigest()
+
+    @property
+    def logrows(self) -> int:
+        """log2 of the rows of the circuit."""
+        return int(self.settings["run_args"]["logrows"])
+
+    def quantise(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Real inputs as the integers that the network takes.
+
+        Raises:
+            OdpError: an input is missing, or has another shape.
+        """
+        found = {}
+        for name, record in self.manifest["inputs"].items():
+            if name not in inputs:
+                raise OdpError(f"the input has no '{name}', which the circuit takes")
+            shape = tuple(record["shape"])
+            array = np.asarray(inputs[name], np.float64)
+            if array.size != math.prod(shape):
+                raise OdpError(
+                    f"input '{name}' has shape {list(array.shape)}, the circuit takes {list(shape)}"
+                )
+            whole = np.rint(np.ldexp(array.reshape(shape), record["scale"]))
+            found[name] = np.asarray(np.frompyfunc(int, 1, 1)(whole), object)
+        return found
+
+    def stored_input(self) -> dict[str, Array]:
+        """The integers of input.json.
+
+        Raises:
+            OdpError: there is none, or it does not fit the network.
+        """
+        tree = self._json("input.json")
+        found = {}
+        records = self.manifest["inputs"].items()
+        for (name, record), values in zip(records, tree["input_data"], strict=True):
+            if len(values) != math.prod(record["shape"]):
+                raise OdpError(
+                    f"input.json has {len(values)} values for '{name}': not this circuit"
+                )
+            integers = [int(float(value)) for value in values]
+            found[name] = np.array(integers, object).reshape(record["shape"])
+        return found
+
+    def simulated(self, integers: Mapping[str, Array]) -> dict[str, Array]:
+        """Outputs as real numbers, after a check of every tensor against its calibrated range.
+
+        Raises:
+            OdpError: a tensor leaves its range; names its node.
+        """
+        tensors = simulate(self.network, integers)
+        for name, record in self.manifest["tensors"].items():
+            tensor = tensors.get(name)
+            if tensor is None:
+                continue
+            largest = max((abs(int(x)) for x in tensor.integers.flat), default=0)
+            real = math.ldexp(float(largest), -record["scale"])
+            if real > 2.0 ** record["largest"]:
+                where = f" ({record['module']})" if record["module"] else ""
+                limit = 2.0 ** record["largest"]
+                raise OdpError(
+                    f"the input is unlike the calibration data: node '{record['node']}'{where} "
+                    f"reaches {real:.4g}, and the circuit was made for {limit:.4g}; calibrate on "
+                    "such inputs too"
+                )
+        outputs = {}
+        for value in self.network.graph.output:
+            tensor = tensors[value.name]
+            outputs[value.name] = np.ldexp(tensor.integers.astype(np.float64), -tensor.label)
+        return outputs
+
+    def _json(self, name: str) -> dict[str, Any]:
+        try:
+            tree: dict[str, Any] = json.loads((self.path / name).read_text(encoding="utf-8"))
+            return tree
+        except (OSError, ValueError) as error:
+            raise OdpError(f"cannot read '{self.path / name}': {error}") from None
