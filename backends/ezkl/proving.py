@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
-import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -36,35 +35,39 @@ class Measured:
     peak_memory: int
 
 
-def run_ezkl(step: str, *arguments: Any, writes: Path | None = None, **options: Any) -> Measured:
+def run_ezkl(
+    step: str, *arguments: Any, writes: Path | Sequence[Path] = (), **options: Any
+) -> Measured:
     """Call a function of the package ezkl.
 
     Args:
         step: its name.
-        *arguments: paths and values; the path `writes` among them is written under another name
-            first and renamed, so that it is whole or not there.
-        writes: the file that it writes.
+        *arguments: paths and values; those that are in `writes` are written under other names first
+            and renamed, so that they are whole or not there.
+        writes: the file or files that it writes.
         **options: by name.
 
     Raises:
         OdpError: EZKL refuses, or its process is killed (out of memory, as a rule).
     """
-    temporary = None
-    if writes is not None:
-        descriptor, name = tempfile.mkstemp(dir=writes.parent, prefix=".odp-")
-        os.close(descriptor)
-        temporary = Path(name)
-        arguments = tuple(name if a == writes else a for a in arguments)
-        options = {k: name if v == writes else v for k, v in options.items()}
-    values = [str(a) if isinstance(a, Path) else a for a in arguments]
-    named = {k: str(v) if isinstance(v, Path) else v for k, v in options.items()}
+    targets = [writes] if isinstance(writes, Path) else list(writes)
+    temporary = {
+        target: target.with_name(f".odp-{os.getpid()}-{target.name}") for target in targets
+    }
+
+    def named(value: Any) -> Any:
+        value = temporary.get(value, value) if isinstance(value, Path) else value
+        return str(value) if isinstance(value, Path) else value
+
+    values = [named(value) for value in arguments]
+    keywords = {key: named(value) for key, value in options.items()}
     try:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            found = pool.submit(_call, step, values, named).result()
+            found = pool.submit(_call, step, values, keywords).result()
         if isinstance(found, str):
             raise OdpError(f"ezkl {step}: {found}")
-        if writes is not None and temporary is not None:
-            temporary.replace(writes)
+        for target, written in temporary.items():
+            written.replace(target)
         return found
     except BrokenProcessPool:
         raise OdpError(
@@ -72,8 +75,8 @@ def run_ezkl(step: str, *arguments: Any, writes: Path | None = None, **options: 
             "the model, or use a larger machine"
         ) from None
     finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        for written in temporary.values():
+            written.unlink(missing_ok=True)
 
 
 def _call(step: str, arguments: list[Any], options: dict[str, Any]) -> Measured | str:

@@ -12,6 +12,7 @@ import rich_click as click
 from odp.cli.approximate import approximate_command
 from odp.cli.calibrate import calibrate_command
 from odp.cli.evaluate import evaluate_command
+from odp.cli.ezkl import ezkl_group
 from odp.cli.inspect import inspect_command
 from odp.cli.rewrite import rewrite_command
 from odp.cli.sensitivity import sensitivity_command
@@ -33,6 +34,7 @@ odp.add_command(approximate_command, "approximate")
 odp.add_command(calibrate_command, "calibrate")
 odp.add_command(evaluate_command, "evaluate")
 odp.add_command(sensitivity_command, "sensitivity")
+odp.add_command(ezkl_group, "ezkl")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

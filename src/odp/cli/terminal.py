@@ -31,6 +31,13 @@ _STAGES = {
     "speed": "Measuring speed",
     "tasks": "Running tasks",
     "sensitivity": "Measuring each site",
+    "schedule": "Placing rescales",
+    "srs": "Reference string",
+    "compile_circuit": "Compiling",
+    "setup": "Making keys",
+    "gen_witness": "Witness",
+    "prove": "Proving",
+    "verify": "Verifying",
 }
 
 

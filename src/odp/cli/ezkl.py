@@ -1,0 +1,377 @@
+"""`odp ezkl`: circuits of models, what they cost, and proofs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import rich_click as click
+
+from odp.cli.rewrite import parse_shapes
+
+if TYPE_CHECKING:
+    from odp.circuits import CompiledModel
+    from odp.cli.terminal import Terminal
+
+__all__ = ["ezkl_group"]
+
+NOT_VERIFIED = 1
+
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+_QUIET = click.option("-q", "--quiet", is_flag=True, help="Print nothing but warnings and errors.")
+_SRS = click.option(
+    "--srs",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Structured reference string of a public ceremony. Without one a TEST string is made on "
+    "this machine, which is unsafe for real proofs.",
+)
+
+
+def _model_options(command: Any) -> Any:
+    """The options that say how a model becomes a circuit."""
+    options = [
+        click.option("-p", "--passes", default="all", metavar="PASSES", help="As for odp-rewrite."),
+        click.option(
+            "-c",
+            "--calibrate",
+            type=click.Path(path_type=Path),
+            metavar="DATA.npz",
+            help="Real inputs, as for odp-rewrite; ranges of all tensors come from them.",
+        ),
+        click.option("--shape", "shapes", multiple=True, metavar="NAME=D1,D2,..."),
+        click.option(
+            "--error",
+            default=0.01,
+            show_default=True,
+            metavar="E",
+            help="Largest relative l2 error of the outputs, expressions and roundings together.",
+        ),
+        click.option(
+            "--site-error",
+            type=float,
+            metavar="E",
+            help="Error of the expression at each site. Default: what suits --error.",
+        ),
+        click.option("--margin", default=0.25, show_default=True, metavar="M"),
+        click.option("--samples", type=click.IntRange(min=1), metavar="N"),
+        click.option(
+            "--check-ranges",
+            is_flag=True,
+            help="Let EZKL check the ranges of inputs and outputs in the circuit, for those that "
+            "are not public.",
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.group("ezkl", context_settings={"help_option_names": ["-h", "--help"]})
+def ezkl_group() -> None:
+    """Circuits for EZKL: integers whose rescales we place, no tables, and proofs that finish."""
+
+
+@ezkl_group.command("compile")
+@click.argument("model", type=click.Path(path_type=Path))
+@_model_options
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Default: MODEL.circuit."
+)
+@_JSON
+@_QUIET
+def compile_command(
+    model: Path, output: Path | None, as_json: bool, quiet: bool, **options: Any
+) -> int:
+    """Rewrite an ONNX MODEL and schedule it as a circuit of integers.
+
+    Writes network.onnx, settings.json, input.json (the first calibration input) and manifest.json
+    (scales, ranges, expressions, predicted cost).
+    """
+    from odp.cli.terminal import Terminal
+
+    terminal = Terminal(quiet=quiet or as_json)
+    compiled = _compiled(model, terminal, options)
+    folder = output or model.with_name(f"{model.stem}.circuit")
+    compiled.save(folder)
+    if as_json:
+        click.echo(json.dumps(compiled.manifest(), indent=1))
+    elif not quiet:
+        _show(compiled, terminal)
+        terminal.wrote(folder)
+    terminal.warn(compiled.report.warnings)
+    return 0
+
+
+@ezkl_group.command("cost")
+@click.argument("model", type=click.Path(path_type=Path))
+@_model_options
+@click.option("--nodes", default=15, show_default=True, metavar="N", help="Nodes to list.")
+@click.option(
+    "--standard",
+    is_flag=True,
+    help="Of the model as it is, with EZKL's own rescales at scale 7, instead of our circuit.",
+)
+@_JSON
+def cost_command(model: Path, nodes: int, standard: bool, as_json: bool, **options: Any) -> int:
+    """Predict rows, keys, memory and time of a circuit, without EZKL.
+
+    MODEL is an ONNX model, or a folder that odp ezkl compile has written.
+    """
+    from odp.backends.ezkl.cost_table import render, to_json
+    from odp.cli.terminal import Terminal
+
+    terminal = Terminal(quiet=as_json)
+    if model.is_dir():
+        report = _cost_of_folder(model)
+    elif standard:
+        report = _cost_of_standard(model, options)
+    else:
+        report = _compiled(model, terminal, options).compiled.cost
+    if as_json:
+        click.echo(to_json(report))
+    else:
+        render(report, terminal.console, nodes)
+    return 0
+
+
+@ezkl_group.command("prove")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option(
+    "--input",
+    "data",
+    type=click.Path(path_type=Path),
+    metavar="DATA.npz",
+    help="Real inputs, the first sample of each array. Default: the folder's input.json.",
+)
+@_SRS
+@click.option("--force", is_flag=True, help="Go on where memory is predicted not to suffice.")
+@_JSON
+@_QUIET
+def prove_command(
+    folder: Path, data: Path | None, srs: Path | None, force: bool, as_json: bool, quiet: bool
+) -> int:
+    """Prove one run of the circuit in FOLDER, and verify the proof.
+
+    The input is refused if a tensor leaves the range that the circuit was made for. Keys are used
+    again while the circuit is the same. Exit code: 1 if the proof does not verify.
+    """
+    from odp.backends.ezkl.artefacts import CircuitFolder
+    from odp.backends.ezkl.prover import prove
+    from odp.cli.terminal import Terminal
+
+    terminal = Terminal(quiet=quiet or as_json)
+    circuit = CircuitFolder(folder)
+    inputs = None if data is None else _first_sample(data, circuit)
+    with terminal.progress() as advance:
+        run = prove(
+            circuit,
+            inputs,
+            srs=srs,
+            srs_folder=srs_folder(),
+            force=force,
+            told=lambda message: terminal.errors.print(f"warning: {message}", markup=False),
+            progress=advance,
+        )
+    if as_json:
+        click.echo(run.to_json())
+    elif not quiet:
+        for step in run.steps:
+            took = "there from before" if step.reused else f"{step.seconds:.1f} s"
+            terminal.console.print(f"{step.name:16} {took:>18}", highlight=False)
+        terminal.console.print(
+            f"peak memory {run.peak_memory / 1e9:.2f} GB, proving key "
+            f"{run.sizes['pk.key'] / 1e6:.0f} MB; EZKL's witness equals our integers"
+        )
+        terminal.console.print("verified" if run.verified else "NOT verified")
+    return 0 if run.verified else NOT_VERIFIED
+
+
+@ezkl_group.command("verify")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--proof", type=click.Path(path_type=Path), metavar="FILE", help="Default: FOLDER's.")
+@_SRS
+@_JSON
+def verify_command(folder: Path, proof: Path | None, srs: Path | None, as_json: bool) -> int:
+    """Verify a proof against the circuit in FOLDER. Exit code: 1 if it does not verify."""
+    from odp.backends.ezkl.artefacts import CircuitFolder
+    from odp.backends.ezkl.prover import verify
+
+    circuit = CircuitFolder(folder)
+    string = srs or srs_folder() / f"test-{circuit.logrows}.srs"
+    verified = verify(circuit, proof or folder / "proof.json", srs=string)
+    click.echo(json.dumps({"verified": verified}) if as_json else _said(verified))
+    return 0 if verified else NOT_VERIFIED
+
+
+def _said(verified: bool) -> str:
+    return "verified" if verified else "NOT verified"
+
+
+@ezkl_group.command("compare")
+@click.argument("model", type=click.Path(path_type=Path))
+@_model_options
+@click.option("--prove", "with_proof", is_flag=True, help="Set up and prove every circuit, too.")
+@click.option(
+    "--goal",
+    "goals",
+    multiple=True,
+    type=click.Choice(["resources", "accuracy"]),
+    default=("resources", "accuracy"),
+    show_default=True,
+    help="Of EZKL's own calibration. Can be repeated.",
+)
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR")
+@click.option("--report", type=click.Path(path_type=Path), metavar="FILE", help=".json or .html")
+@_JSON
+def compare_command(
+    model: Path,
+    with_proof: bool,
+    goals: Sequence[str],
+    output: Path | None,
+    report: Path | None,
+    as_json: bool,
+    **options: Any,
+) -> int:
+    """Compare circuits of an ONNX MODEL: as EZKL makes them, and ours.
+
+    Visibilities and range checks of inputs and outputs are the same for all.
+    """
+    from odp.backends.ezkl.artefacts import CircuitFolder
+    from odp.backends.ezkl.comparison import ours, standard
+    from odp.backends.ezkl.comparison_table import render, to_html
+    from odp.backends.ezkl.run_arguments import RunArguments
+    from odp.cli.terminal import Terminal
+    from odp.output import write_text
+
+    terminal = Terminal(quiet=as_json)
+    compiled = _compiled(model, terminal, options)
+    folder = output or model.with_name(f"{model.stem}.comparison")
+    compiled.save(folder / "odp")
+    plain = _lowered(model, options)
+    arguments = RunArguments(
+        ignore_range_check_inputs_outputs=not options["check_ranges"],
+    )
+
+    def told(message: str) -> None:
+        terminal.errors.print(f"warning: {message}", markup=False)
+
+    shared: dict[str, Any] = {
+        "with_proof": with_proof,
+        "srs_folder": srs_folder(),
+        "told": told,
+    }
+    found = [
+        standard(
+            f"EZKL, {goal}",
+            plain,
+            compiled.inputs[0],
+            compiled.outputs[0],
+            folder / goal,
+            arguments,
+            goal=goal,
+            **shared,
+        )
+        for goal in goals
+    ]
+    found.append(ours(CircuitFolder(folder / "odp"), compiled.outputs[0], **shared))
+    text = json.dumps([one.to_dict() for one in found], indent=1)
+    if report is not None:
+        write_text(report, to_html(found) if report.suffix == ".html" else text)
+    if as_json:
+        click.echo(text)
+    else:
+        render(found, terminal.console)
+    return 0
+
+
+def srs_folder() -> Path:
+    """Where test reference strings are kept: they are large, and good for every circuit."""
+    from platformdirs import user_cache_path
+
+    return user_cache_path("odp") / "srs"
+
+
+def _compiled(model: Path, terminal: Terminal, options: dict[str, Any]) -> CompiledModel:
+    from odp.circuits import compile_circuit
+
+    with terminal.progress() as advance:
+        return compile_circuit(
+            model,
+            options["passes"],
+            calibration=options["calibrate"],
+            shapes=parse_shapes(options["shapes"]),
+            error=options["error"],
+            site_error=options["site_error"],
+            margin=options["margin"],
+            samples=options["samples"],
+            check_ranges=options["check_ranges"],
+            progress=advance,
+        )
+
+
+def _lowered(model: Path, options: dict[str, Any]) -> Any:
+    """The original at opset 12 with static shapes, and nothing replaced."""
+    import onnx_ir as ir
+
+    from odp.onnx_rewriting import rewrite_model
+    from odp.rewriting import job_of
+
+    job = job_of([], calibration=options["calibrate"], measure=False, samples=1)
+    lowered, _, _ = rewrite_model(model, job, shapes=parse_shapes(options["shapes"]), opset=12)
+    return ir.to_proto(lowered)
+
+
+def _cost_of_folder(folder: Path) -> Any:
+    from odp.backends.ezkl.artefacts import CircuitFolder
+    from odp.backends.ezkl.cost import RunArguments, predict
+
+    circuit = CircuitFolder(folder)
+    return predict(circuit.network, RunArguments.from_settings(circuit.settings), circuit.logrows)
+
+
+def _cost_of_standard(model: Path, options: dict[str, Any]) -> Any:
+    from odp.backends.ezkl.cost import RunArguments, predict
+
+    arguments = RunArguments(ignore_range_check_inputs_outputs=not options["check_ranges"])
+    return predict(_lowered(model, options), arguments)
+
+
+def _first_sample(data: Path, circuit: Any) -> dict[str, Any]:
+    """The first sample of every input in an archive."""
+    from odp.rewriter.samples import read_arrays, split_arrays
+
+    inputs = {
+        name: (tuple(record["shape"]), "float32")
+        for name, record in circuit.manifest["inputs"].items()
+    }
+    return dict(split_arrays(read_arrays(data), inputs, data.name, 1)[0])
+
+
+def _show(compiled: CompiledModel, terminal: Terminal) -> None:
+    from odp.rewriter.table_style import number_column, plain_table
+
+    found, console = compiled.compiled, terminal.console
+    resources = found.cost.resources
+    console.print(
+        f"{found.cost.rows:,} rows in {found.arguments.num_inner_cols} columns, logrows "
+        f"{found.arguments.logrows}, no tables; relative error {found.error:.2g} "
+        f"(expressions alone {compiled.approximation:.2g})",
+        highlight=False,
+    )
+    console.print(
+        f"predicted: proving key {resources.proving_key / 1e6:.0f} MB, peak memory "
+        f"{resources.peak_memory / 1e9:.1f} GB",
+        highlight=False,
+    )
+    table = plain_table("Rescales")
+    for name in ("node", "module"):
+        table.add_column(name, overflow="fold")
+    for name in ("elements", "bits", "to scale"):
+        number_column(table, name)
+    for one in compiled.manifest()["rescales"]:
+        row = (one["node"], one["module"], f"{one['elements']:,}", one["bits"], one["scale"])
+        table.add_row(*(str(cell) for cell in row))
+    console.print(table)
