@@ -16,7 +16,7 @@ import onnx
 from numpy.typing import NDArray
 
 from odp.approximations.errors import OdpError
-from odp.backends.ezkl.network import simulate
+from odp.backends.ezkl.network import Tensor, simulate
 
 __all__ = ["CircuitFolder", "input_json", "witness_outputs"]
 
@@ -132,26 +132,30 @@ class CircuitFolder:
         Raises:
             OdpError: a tensor leaves its range; names its node.
         """
-        tensors = simulate(self.network, integers)
-        for name, record in self.manifest["tensors"].items():
-            tensor = tensors.get(name)
-            if tensor is None:
-                continue
-            largest = max((abs(int(x)) for x in tensor.integers.flat), default=0)
-            real = math.ldexp(float(largest), -record["scale"])
-            if real > 2.0 ** record["largest"]:
-                where = f" ({record['module']})" if record["module"] else ""
-                limit = 2.0 ** record["largest"]
-                raise OdpError(
-                    f"the input is unlike the calibration data: node '{record['node']}'{where} "
-                    f"reaches {real:.4g}, and the circuit was made for {limit:.4g}; calibrate on "
-                    "such inputs too"
-                )
+        tensors = simulate(self.network, integers, self._check_range)
         outputs = {}
         for value in self.network.graph.output:
             tensor = tensors[value.name]
             outputs[value.name] = np.ldexp(tensor.integers.astype(np.float64), -tensor.label)
         return outputs
+
+    def _check_range(self, name: str, tensor: Tensor) -> None:
+        record = self.manifest["tensors"].get(name)
+        if record is None:
+            return
+        largest = max((abs(int(x)) for x in tensor.integers.flat), default=0)
+        # In whole numbers: what leaves its range may be too large for a float.
+        if largest.bit_length() <= record["largest"] + record["scale"] + 1:
+            real = math.ldexp(float(largest), -record["scale"])
+            if real <= 2.0 ** record["largest"]:
+                return
+        where = f" ({record['module']})" if record["module"] else ""
+        bits = largest.bit_length() - record["scale"]
+        raise OdpError(
+            f"the input is unlike the calibration data: node '{record['node']}'{where} reaches "
+            f"2^{bits}, and the circuit was made for {2.0 ** record['largest']:.4g}; calibrate on "
+            "such inputs too"
+        )
 
     def _json(self, name: str) -> dict[str, Any]:
         try:

@@ -121,7 +121,8 @@ def standard(
         reference: what the original makes of them.
         folder: where files go.
         arguments: visibilities and range checks, the same as ours.
-        goal: of the calibration, `resources` or `accuracy`.
+        goal: `scale N` for scale N with tables as wide as the inputs need, or what EZKL's own
+            calibration is to look for: `resources` or `accuracy`.
         with_proof: whether to prove.
         srs_folder: where test strings are kept.
         told: called with what a person must know.
@@ -134,7 +135,12 @@ def standard(
     found = Competitor(name)
     try:
         run_ezkl("gen_settings", network, settings, py_run_args=arguments, writes=settings)
-        run_ezkl("calibrate_settings", data, network, settings, goal)
+        fixed = goal.partition("scale ")[2]
+        options: dict[str, Any] = (
+            {"scales": [int(fixed)], "scale_rebase_multiplier": [1]} if fixed else {}
+        )
+        target = "resources" if fixed else goal
+        run_ezkl("calibrate_settings", data, network, settings, target, **options)
         tree = json.loads(settings.read_text(encoding="utf-8"))
         found = _described(name, tree)
         compiled, witness = folder / "network.ezkl", folder / "witness.json"

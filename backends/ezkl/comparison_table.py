@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Sequence
 
 from rich.console import Console
@@ -30,19 +31,9 @@ def render(competitors: Sequence[Competitor], console: Console) -> None:
 
 def to_html(competitors: Sequence[Competitor]) -> str:
     """The table as a page of its own."""
-    console = Console(record=True, width=120, file=_Nowhere())
+    console = Console(record=True, width=120, file=io.StringIO())
     render(competitors, console)
     return console.export_html(inline_styles=True)
-
-
-class _Nowhere:
-    """A file that forgets what is written."""
-
-    def write(self, text: str) -> int:
-        return len(text)
-
-    def flush(self) -> None:
-        return
 
 
 def _bytes(count: int | None) -> str:

@@ -8,7 +8,7 @@ their integers, and its result is divided by ``2**label``, to nearest.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,12 +53,17 @@ class Tensor:
     largest: int = 0
 
 
-def simulate(network: onnx.ModelProto, inputs: Mapping[str, Array]) -> dict[str, Tensor]:
+def simulate(
+    network: onnx.ModelProto,
+    inputs: Mapping[str, Array],
+    check: Callable[[str, Tensor], None] = lambda name, tensor: None,
+) -> dict[str, Tensor]:
     """Every tensor of a scheduled network.
 
     Args:
         network: as `IntegerProgram.to_onnx` writes it.
         inputs: integers by name.
+        check: called with each tensor as soon as it is known; may raise.
 
     Raises:
         OdpError: the file is no scheduled network.
@@ -71,6 +76,7 @@ def simulate(network: onnx.ModelProto, inputs: Mapping[str, Array]) -> dict[str,
     for node in network.graph.node:
         attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
         values[node.output[0]] = _run(node, attributes, values, constants)
+        check(node.output[0], values[node.output[0]])
     return values
 
 

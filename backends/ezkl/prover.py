@@ -102,12 +102,12 @@ def prove(
     """
     path, run = folder.path, ProofRun()
     _check_memory(folder, force)
-    if inputs is not None:
-        integers = folder.quantise(inputs)
-        (path / "input.json").write_text(input_json(integers), encoding="utf-8")
-    else:
-        integers = folder.stored_input()
+    if srs is not None and not srs.is_file():
+        raise OdpError(f"reference string '{srs}' does not exist")
+    integers = folder.stored_input() if inputs is None else folder.quantise(inputs)
     expected = folder.simulated(integers)
+    if inputs is not None:
+        (path / "input.json").write_text(input_json(integers), encoding="utf-8")
     run.outputs = {name: array.ravel().tolist() for name, array in expected.items()}
 
     names = ("srs", "compile_circuit", "setup", "gen_witness", "prove", "verify")
@@ -118,8 +118,6 @@ def prove(
     begin("srs")
     if srs is None:
         srs, run.unsafe_srs = test_srs(folder.logrows, srs_folder, told), True
-    elif not srs.is_file():
-        raise OdpError(f"reference string '{srs}' does not exist")
     network, key, checking = path / "network.ezkl", path / "pk.key", path / "vk.key"
     settings, witness, proof = (
         path / name for name in ("settings.json", "witness.json", "proof.json")

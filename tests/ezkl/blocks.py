@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 import onnx
-from graphs import GraphBuilder, normal
+
+from .graphs import GraphBuilder, normal
 
 __all__ = ["attention", "encoder_block", "gated_mlp", "gated_mlp_integers"]
 

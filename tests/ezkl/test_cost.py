@@ -12,15 +12,12 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-
-# These stand beside this file; tests are imported by path, so it has to be said.
-sys.path.insert(0, str(Path(__file__).parent))
-import blocks
-import graphs
 from rich.console import Console
 
 from odp.backends.ezkl.cost import CostReport, RunArguments, predict
 from odp.backends.ezkl.cost_table import render, to_json
+
+from . import blocks, graphs
 
 ezkl = pytest.importorskip("ezkl")
 
@@ -101,9 +98,9 @@ def test_rows_are_exact_where_ezkl_has_one_thread(tmp_path: Path) -> None:
     """In a process of its own: rayon reads the number of threads once."""
     environment = {**os.environ, "RAYON_NUM_THREADS": "1"}
     script = f"""
-import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
+import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r})
 from pathlib import Path
-import test_cost as t
+import tests.ezkl.test_cost as t
 for block in t.BLOCKS:
     model = getattr(t.blocks, block)(5, 32, 2 if block == "attention" else 80) \\
         if block != "encoder_block" else t.blocks.encoder_block(5, 32)

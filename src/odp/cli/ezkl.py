@@ -218,10 +218,11 @@ def _said(verified: bool) -> str:
     "--goal",
     "goals",
     multiple=True,
-    type=click.Choice(["resources", "accuracy"]),
-    default=("resources", "accuracy"),
+    type=click.Choice(["scale 7", "scale 12", "resources", "accuracy"]),
+    default=("scale 7", "accuracy"),
     show_default=True,
-    help="Of EZKL's own calibration. Can be repeated.",
+    help="EZKL's circuits to compare with: at its default scale of 7, at 12, or with settings from "
+    "its own calibration. Can be repeated.",
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR")
 @click.option("--report", type=click.Path(path_type=Path), metavar="FILE", help=".json or .html")
