@@ -192,7 +192,8 @@ def writes(target: Any) -> bool:
 
 
 def test_every_entry_is_tried() -> None:
-    table = {t for t in decomposition_table() if not writes(t)}
+    # Older versions of torch have named dimensions, which nothing exports.
+    table = {t for t in decomposition_table() if not writes(t) and "names" not in t._overloadname}
     assert {t for t in table if not is_alias(t)} - ELSEWHERE == set(CALLS)
     names = {str(t._schema.name).partition("::")[2] for t in table if is_alias(t)}
     assert names == set(ALIASES)
