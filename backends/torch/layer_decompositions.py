@@ -107,7 +107,7 @@ def lstm_layer(
         hidden_weight: (4 * hidden channels, hidden channels).
         input_bias: (4 * hidden channels,).
         hidden_bias: likewise.
-        hidden: (1, batch, hidden channels), or without the first axis.
+        hidden: (1, batch, hidden channels).
         cell: likewise.
         reverse: whether time runs backwards.
         options: of the kernel, which change nothing here.
@@ -116,8 +116,7 @@ def lstm_layer(
     """
     linear = torch.nn.functional.linear
     steps = linear(x.flip(0) if reverse else x, input_weight, input_bias)
-    # torch 2.11 hands over states without the axis of layers.
-    h, c = (state.reshape(x.size(1), -1) for state in (hidden, cell))
+    h, c = hidden[0], cell[0]
     results = []
     for step in steps.unbind(0):
         gates = step + linear(h, hidden_weight, hidden_bias)
@@ -127,5 +126,4 @@ def lstm_layer(
         results.append(h)
     outputs = torch.stack(results)
     workspace = x.new_empty(0)
-    outputs = outputs.flip(0) if reverse else outputs
-    return outputs, h.reshape(hidden.shape), c.reshape(cell.shape), workspace
+    return outputs.flip(0) if reverse else outputs, h[None], c[None], workspace
