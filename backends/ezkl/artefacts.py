@@ -145,6 +145,8 @@ class CircuitFolder:
             return
         largest = max((abs(int(x)) for x in tensor.integers.flat), default=0)
         # In whole numbers: what leaves its range may be too large for a float.
+        if not largest:
+            return
         if largest.bit_length() <= record["largest"] + record["scale"] + 1:
             real = math.ldexp(float(largest), -record["scale"])
             if real <= 2.0 ** record["largest"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from odp.approximations.errors import OdpError
 from odp.backends.ezkl.artefacts import CircuitFolder, witness_outputs
+from odp.backends.ezkl.cost import predict
 from odp.backends.ezkl.prover import prove
 from odp.backends.ezkl.proving import run_ezkl, test_srs
 from odp.backends.ezkl.run_arguments import RunArguments
@@ -143,11 +145,20 @@ def standard(
         run_ezkl("calibrate_settings", data, network, settings, target, **options)
         tree = json.loads(settings.read_text(encoding="utf-8"))
         found = _described(name, tree)
+        arguments = RunArguments.from_settings(tree)
         compiled, witness = folder / "network.ezkl", folder / "witness.json"
         steps = [run_ezkl("compile_circuit", network, compiled, settings, writes=compiled)]
         steps.append(run_ezkl("gen_witness", data, compiled, witness, writes=witness))
         found.error = _error(witness_outputs(witness), reference)
         if not with_proof:
+            return found
+        needed = predict(model, arguments, found.logrows).resources.peak_memory
+        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        if needed > there:
+            found.failure = (
+                f"not proven: predicted to need {needed / 1e9:.0f} GB of memory, and this machine "
+                f"has {there / 1e9:.0f}"
+            )
             return found
         srs = test_srs(found.logrows, srs_folder, told)
         key, checking, proof = folder / "pk.key", folder / "vk.key", folder / "proof.json"

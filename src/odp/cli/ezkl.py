@@ -160,6 +160,7 @@ def prove_command(
     """
     from odp.backends.ezkl.artefacts import CircuitFolder
     from odp.backends.ezkl.prover import prove
+    from odp.circuits import srs_folder
     from odp.cli.terminal import Terminal
 
     terminal = Terminal(quiet=quiet or as_json)
@@ -198,6 +199,7 @@ def verify_command(folder: Path, proof: Path | None, srs: Path | None, as_json: 
     """Verify a proof against the circuit in FOLDER. Exit code: 1 if it does not verify."""
     from odp.backends.ezkl.artefacts import CircuitFolder
     from odp.backends.ezkl.prover import verify
+    from odp.circuits import srs_folder
 
     circuit = CircuitFolder(folder)
     string = srs or srs_folder() / f"test-{circuit.logrows}.srs"
@@ -240,44 +242,22 @@ def compare_command(
 
     Visibilities and range checks of inputs and outputs are the same for all.
     """
-    from odp.backends.ezkl.artefacts import CircuitFolder
-    from odp.backends.ezkl.comparison import ours, standard
     from odp.backends.ezkl.comparison_table import render, to_html
-    from odp.backends.ezkl.run_arguments import RunArguments
+    from odp.circuits import compare_circuits
     from odp.cli.terminal import Terminal
     from odp.output import write_text
 
     terminal = Terminal(quiet=as_json)
-    compiled = _compiled(model, terminal, options)
-    folder = output or model.with_name(f"{model.stem}.comparison")
-    compiled.save(folder / "odp")
-    plain = _lowered(model, options)
-    arguments = RunArguments(
-        ignore_range_check_inputs_outputs=not options["check_ranges"],
-    )
-
-    def told(message: str) -> None:
-        terminal.errors.print(f"warning: {message}", markup=False)
-
-    shared: dict[str, Any] = {
-        "with_proof": with_proof,
-        "srs_folder": srs_folder(),
-        "told": told,
-    }
-    found = [
-        standard(
-            f"EZKL, {goal}",
-            plain,
-            compiled.inputs[0],
-            compiled.outputs[0],
-            folder / goal,
-            arguments,
-            goal=goal,
-            **shared,
+    with terminal.progress() as advance:
+        found = compare_circuits(
+            model,
+            goals=goals,
+            folder=output or model.with_name(f"{model.stem}.comparison"),
+            with_proof=with_proof,
+            told=lambda message: terminal.errors.print(f"warning: {message}", markup=False),
+            progress=advance,
+            **_arguments(options),
         )
-        for goal in goals
-    ]
-    found.append(ours(CircuitFolder(folder / "odp"), compiled.outputs[0], **shared))
     text = json.dumps([one.to_dict() for one in found], indent=1)
     if report is not None:
         write_text(report, to_html(found) if report.suffix == ".html" else text)
@@ -288,41 +268,19 @@ def compare_command(
     return 0
 
 
-def srs_folder() -> Path:
-    """Where test reference strings are kept: they are large, and good for every circuit."""
-    from platformdirs import user_cache_path
-
-    return user_cache_path("odp") / "srs"
-
-
 def _compiled(model: Path, terminal: Terminal, options: dict[str, Any]) -> CompiledModel:
     from odp.circuits import compile_circuit
 
     with terminal.progress() as advance:
-        return compile_circuit(
-            model,
-            options["passes"],
-            calibration=options["calibrate"],
-            shapes=parse_shapes(options["shapes"]),
-            error=options["error"],
-            site_error=options["site_error"],
-            margin=options["margin"],
-            samples=options["samples"],
-            check_ranges=options["check_ranges"],
-            progress=advance,
-        )
+        return compile_circuit(model, progress=advance, **_arguments(options))
 
 
-def _lowered(model: Path, options: dict[str, Any]) -> Any:
-    """The original at opset 12 with static shapes, and nothing replaced."""
-    import onnx_ir as ir
-
-    from odp.onnx_rewriting import rewrite_model
-    from odp.rewriting import job_of
-
-    job = job_of([], calibration=options["calibrate"], measure=False, samples=1)
-    lowered, _, _ = rewrite_model(model, job, shapes=parse_shapes(options["shapes"]), opset=12)
-    return ir.to_proto(lowered)
+def _arguments(options: dict[str, Any]) -> dict[str, Any]:
+    """The options of `_model_options` as arguments of `compile_circuit`."""
+    given = dict(options)
+    given["calibration"] = given.pop("calibrate")
+    given["shapes"] = parse_shapes(given["shapes"])
+    return given
 
 
 def _cost_of_folder(folder: Path) -> Any:
@@ -335,9 +293,10 @@ def _cost_of_folder(folder: Path) -> Any:
 
 def _cost_of_standard(model: Path, options: dict[str, Any]) -> Any:
     from odp.backends.ezkl.cost import RunArguments, predict
+    from odp.circuits import lowered_original
 
     arguments = RunArguments(ignore_range_check_inputs_outputs=not options["check_ranges"])
-    return predict(_lowered(model, options), arguments)
+    return predict(lowered_original(model, **_arguments(options)), arguments)
 
 
 def _first_sample(data: Path, circuit: Any) -> dict[str, Any]:
