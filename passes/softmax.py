@@ -10,7 +10,7 @@ from odp.passes.finite_mask import finite_mask, stored_mask
 from odp.rewriter.graph import Value
 from odp.rewriter.pattern import Match, Pattern, op, variable
 from odp.rewriter.rewrite_pass import COMPOSITE, Pass, Refusal, Replacement
-from odp.rewriter.site import SiteBuilder
+from odp.rewriter.site import EVERYWHERE, SiteBuilder
 
 __all__ = ["Softmax", "shifted_exp"]
 
@@ -65,15 +65,22 @@ class Softmax(Pass):
             raise Refusal("the rank of the input or the axes are not known at rewriting time")
         x = match["x"]
         found = stored_mask(x) if self.mask == "multiply" else None
-        scores, keep = found if found is not None else (x, None)
-        finite = finite_mask(x, build) if found is None else True
-        scores = build.widened(scores)
-        if self.shift == "none":
-            weights = build.function("exp", scores)
-        else:
-            weights = shifted_exp(scores, axes, build, finite)
-        if keep is not None:
-            weights = build.mul(weights, build.constant(keep, scores.dtype or "float32"))
+        finite = finite_mask(x, build)
+        if found is None:
+            x = build.widened(x)
+            if self.shift == "none":
+                weights = build.function("exp", x)
+            else:
+                weights = shifted_exp(x, axes, build, finite)
+            return build.div(weights, build.reduce("sum", weights, axes))
+        scores = build.widened(found[0])
+        keep = build.constant(found[1], scores.dtype or "float32")
+        if self.shift != "none":
+            # The largest score that is kept; what is not kept becomes exp(0), times zero.
+            largest = build.reduce("max", build.widened(x), axes)
+            scores = build.mul(build.sub(scores, largest), keep)
+        domain = EVERYWHERE if self.shift == "none" else _NON_POSITIVE
+        weights = build.mul(build.function("exp", scores, domain=domain), keep)
         return build.div(weights, build.reduce("sum", weights, axes))
 
 

@@ -18,6 +18,9 @@ __all__ = ["LINEAR", "Circuit", "Node", "apply"]
 
 Array = NDArray[Any]
 
+# Sums of products up to here are exact in float64; limbs shorter than a byte are not worth it.
+_MANTISSA, _SHORTEST_LIMB = 53, 8
+
 LINEAR = frozenset({"reshape", "transpose", "slice", "concat", "gather", "broadcast"})
 """Operations that only move elements."""
 
@@ -196,7 +199,7 @@ _RULES: dict[str, Callable[[Sequence[Array], Mapping[str, Any]], Any]] = {
     "mul": lambda o, a: o[0] * o[1],
     "div": lambda o, a: np.divide(o[0], o[1], where=o[1] != 0, out=np.zeros(_joint(o))),
     "neg": lambda o, a: -o[0],
-    "matmul": lambda o, a: np.matmul(o[0], o[1]),
+    "matmul": lambda o, a: _product(o[0], o[1]),
     "sum": lambda o, a: o[0].sum(axis=a["axes"], keepdims=True),
     "reduce_max": lambda o, a: o[0].max(axis=a["axes"], keepdims=True),
     "max": lambda o, a: np.maximum(o[0], o[1]),
@@ -210,6 +213,31 @@ _RULES: dict[str, Callable[[Sequence[Array], Mapping[str, Any]], Any]] = {
     "gather": lambda o, a: np.take(o[0], a["indices"], axis=a["axis"]),
     "broadcast": lambda o, a: np.broadcast_to(o[0], a["shape"]),
 }
+
+
+def _product(a: Array, b: Array) -> Array:
+    """A matrix product; of Python integers it is exact, and as quick as one of float64.
+
+    Integers are taken apart into limbs whose products and sums stay below 2^53.
+    """
+    if a.dtype != object and b.dtype != object:
+        return np.asarray(np.matmul(a, b))
+    bits = [max((abs(int(x)) for x in np.asarray(m).flat), default=0).bit_length() for m in (a, b)]
+    room = _MANTISSA - min(bits) - a.shape[-1].bit_length()
+    if room < _SHORTEST_LIMB:
+        return np.asarray(np.matmul(np.asarray(a, object), np.asarray(b, object)))
+    wide, narrow = (a, b) if bits[0] >= bits[1] else (b, a)
+    narrow = narrow.astype(np.float64)
+    total: Any = 0
+    sign = np.where(wide < 0, -1.0, 1.0)
+    rest = np.abs(np.asarray(wide, object))
+    for index in range(math.ceil(max(bits) / room) if max(bits) else 1):
+        limb = sign * (rest % (1 << room)).astype(np.float64)
+        part = np.matmul(limb, narrow) if wide is a else np.matmul(narrow, limb)
+        whole = np.asarray(np.frompyfunc(int, 1, 1)(part), object)
+        total = total + whole * (1 << (room * index))
+        rest = rest // (1 << room)
+    return np.asarray(total, object)
 
 
 def _joint(operands: Sequence[Array]) -> tuple[int, ...]:

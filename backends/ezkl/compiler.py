@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from odp.approximations.errors import OdpError
 from odp.backends.ezkl.circuit import Circuit
-from odp.backends.ezkl.columns import choose_columns, seconds
-from odp.backends.ezkl.cost import CostReport, RunArguments
+from odp.backends.ezkl.columns import choose_columns
+from odp.backends.ezkl.cost import CostReport, RunArguments, predict
 from odp.backends.ezkl.integer_program import IntegerProgram
 from odp.backends.ezkl.magnitudes import magnitudes
 from odp.backends.ezkl.noise import noise_gains
@@ -24,7 +24,7 @@ __all__ = ["Compiled", "compile_circuit", "relative_error"]
 Array = NDArray[Any]
 Progress = Callable[[int, int], None]
 
-_DIGITS = tuple((14, legs) for legs in range(2, 9))
+_DIGITS = tuple((14, legs) for legs in range(2, 7))
 """Bits and number of the digits of a range check.  Digits of 14 bits need a table of 2^14 rows,
 which every circuit has; longer ones would need a larger circuit."""
 
@@ -34,8 +34,10 @@ _RESCALE_ROWS = {1: 20.5, 2: 23.5, 3: 29.5, 4: 32.5, 5: 38.5, 6: 41.5, 7: 47.5, 
 # Tensors this much smaller than the largest one may have more bits: they cost nothing, and steps of
 # an iteration for a root that round coarsely do not converge.
 _SMALL, _SPARE_BITS = 0.02, 6
-_FINALISTS = 3
-_ROUNDS = 6
+_FINALISTS = 2
+_ROUNDS = 5
+# Of the integer program, for a first look at each number of digits and for the rest.
+_SECONDS = (3.0, 6.0)
 # How close to the budget is close enough.
 _ENOUGH = 0.75
 _MEASURED = 4
@@ -89,7 +91,7 @@ def compile_circuit(
     first: list[tuple[tuple[float, ...], tuple[int, int]]] = []
     for done, digits in enumerate(_DIGITS):
         progress(done, total)
-        found = study.tried(digits, 1.0)
+        found = study.tried(digits, 1.0, _SECONDS[0])
         if found is not None:
             first.append((_price(found), digits))
     if not first:
@@ -106,7 +108,8 @@ def compile_circuit(
             f"no schedule has a relative error of {error:g} or less: the expressions alone have "
             f"{study.approximation:.2g}; allow a larger error, or smaller errors at the sites"
         )
-    return best
+    arguments, cost = choose_columns(best.program.to_onnx(), best.arguments)
+    return replace(best, arguments=arguments, cost=cost)
 
 
 def relative_error(found: Mapping[str, Array], wanted: Mapping[str, Array]) -> float:
@@ -121,7 +124,7 @@ def relative_error(found: Mapping[str, Array], wanted: Mapping[str, Array]) -> f
 
 
 def _price(compiled: Compiled) -> tuple[float, ...]:
-    return seconds(compiled.cost), compiled.cost.rows
+    return compiled.cost.rows, compiled.arguments.decomp_legs
 
 
 class _Study:
@@ -175,7 +178,7 @@ class _Study:
             for gain, large in zip(self.gains, self.large, strict=True)
         ]
 
-    def tried(self, digits: tuple[int, int], factor: float) -> Compiled | None:
+    def tried(self, digits: tuple[int, int], factor: float, seconds: float) -> Compiled | None:
         """The best schedule with some digits; its error is not yet within the budget."""
         bits, legs = digits
         wanted = Requirements(
@@ -185,12 +188,12 @@ class _Study:
             _RESCALE_ROWS[legs],
             not self.arguments.ignore_range_check_inputs_outputs,
         )
-        schedule = solve(self.circuit, wanted)
+        schedule = solve(self.circuit, wanted, seconds)
         if schedule is None:
             return None
         program = IntegerProgram(self.circuit, schedule, bits * legs)
         arguments = replace(self.arguments, decomp_base=2**bits, decomp_legs=legs)
-        arguments, cost = choose_columns(program.to_onnx(), arguments)
+        cost = predict(program.to_onnx(), arguments)
         limits = tuple(self.magnitudes)
         return Compiled(program, arguments, cost, math.inf, limits)
 
@@ -198,7 +201,7 @@ class _Study:
         """The cheapest schedule found whose measured error is within the budget."""
         factor, best = 1.0, None
         for _ in range(_ROUNDS):
-            found = self.tried(digits, factor)
+            found = self.tried(digits, factor, _SECONDS[1])
             if found is None:
                 break
             error = self._measured(found.program)

@@ -18,14 +18,14 @@ from odp.approximations.functions.registry import get_function
 from odp.approximations.interval import Interval
 from odp.rewriter.calibration import Observation
 from odp.rewriter.report import Skipped
-from odp.rewriter.selection import Choice, Defaults, Selection, domain_of
+from odp.rewriter.selection import Choice, Defaults, Selection, domain_of, mask_value_for
 from odp.rewriter.site import Site
 
 __all__ = ["lowest_degree", "select_for_circuit"]
 
 _HIGHEST_DEGREE = 24
 # Below so many values the rows of an expression do not matter beside those of the matrices.
-_FEW = 64
+_FEW = 256
 # exp of a softmax: its weights are compared with the largest one, which is 1.
 _WEIGHTS = "exp"
 
@@ -43,7 +43,7 @@ def select_for_circuit(
     Returns:
         Choices, and what has no expression without a division within the degrees allowed.
     """
-    selection = Selection({}, {}, [], None)
+    selection = Selection({}, {}, [], mask_value_for(sites, observations))
     for site_id, site in sites.items():
         seen = observations[site_id]
         options = site.request.rewrite

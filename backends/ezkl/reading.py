@@ -38,6 +38,7 @@ class _Reader:
         # As they are stored: indices and shapes are no numbers of the circuit.
         self.constants: dict[str, NDArray[Any]] = {}
         self.name = self.module = ""
+        self.opsets = list(model.opset_import)
         for initializer in model.graph.initializer:
             self.constants[initializer.name] = onnx.numpy_helper.to_array(initializer)
         for value in model.graph.input:
@@ -72,6 +73,9 @@ class _Reader:
         if node.op_type == "Constant":
             self.constants[node.output[0]] = onnx.numpy_helper.to_array(attributes["value"])
             return
+        if all(not name or name in self.constants for name in node.input):
+            self._fold(node)
+            return
         rule = _RULES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
         if rule is None:
             raise OdpError(
@@ -82,6 +86,18 @@ class _Reader:
         results = found if isinstance(found, list) else [found]
         for name, number in zip(node.output, results, strict=True):
             self.numbers[name] = number
+
+    def _fold(self, node: onnx.NodeProto) -> None:
+        """Compute what depends on no input, such as the shape arithmetic that exporters leave."""
+        from onnx.reference import ReferenceEvaluator
+
+        feeds = {name: self.constants[name] for name in node.input if name}
+        opsets = {entry.domain: entry.version for entry in self.opsets}
+        try:
+            results = ReferenceEvaluator(node, opsets=opsets).run(None, feeds)
+        except Exception as error:  # onnx raises whatever its implementation of an operator raises
+            raise OdpError(f"{self.where}: cannot compute this {node.op_type}: {error}") from None
+        self.constants.update(zip(node.output, map(np.asarray, results), strict=True))
 
     @property
     def where(self) -> str:

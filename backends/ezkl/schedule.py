@@ -160,11 +160,11 @@ class _Program:
             constraints=LinearConstraint(
                 matrix.tocsr(), [low for low, _ in bounds], [high for _, high in bounds]
             ),
-            options={"time_limit": seconds, "mip_rel_gap": 0.005},
+            options={"time_limit": seconds, "mip_rel_gap": 0.01},
         )
 
 
-def solve(circuit: Circuit, wanted: Requirements, seconds: float = 20.0) -> Schedule | None:
+def solve(circuit: Circuit, wanted: Requirements, seconds: float = 10.0) -> Schedule | None:
     """The cheapest schedule, or None where there is none.
 
     Args:

@@ -37,6 +37,8 @@ __all__ = [
 # Share of the squared error that the expressions may use, and what is tried to get there.
 _SHARE = (0.05, 0.6)
 _ATTEMPTS = 5
+# Without a shift, weights of rows with small scores drown in the error of exp at large ones.
+_WIDEST_SCORES = 8.0
 _FIRST_SHARE, _FINER, _COARSER = 0.2, 0.25, 3.0
 
 
@@ -202,9 +204,15 @@ def compile_circuit(
         raise OdpError(f"the error of a circuit is a number between 0 and 1, not {error:g}")
     data = str(calibration) if calibration is not None else None
 
+    shift = ["none"]
+
     def rewritten(wanted: float) -> _Rewritten:
-        job = _job(passes, data, wanted, margin, samples, seed, progress)
-        return _rewritten(path, job, shapes)
+        job = _job(passes, data, wanted, margin, samples, seed, progress, shift[0])
+        try:
+            return _rewritten(path, job, shapes)
+        except _WideScores:
+            shift[0] = "max"
+            return rewritten(wanted)
 
     found = (
         rewritten(site_error)
@@ -317,6 +325,10 @@ def srs_folder() -> Path:
     return user_cache_path("odp") / "srs"
 
 
+class _WideScores(Exception):
+    """Scores of an attention differ by so much that the largest has to be subtracted."""
+
+
 @dataclass(frozen=True)
 class _Rewritten:
     circuit: Circuit
@@ -360,6 +372,7 @@ def _job(
     samples: int | None,
     seed: int,
     progress: Stage,
+    shift: str,
 ) -> Job:
     from odp.backends.ezkl.expressions import select_for_circuit
     from odp.rewriting import job_of
@@ -377,7 +390,7 @@ def _job(
     )
     typed = [
         # Masks and comparisons have no place in integers; what the user typed stands.
-        dataclasses.replace(one, mask=one.mask or "multiply", shift=one.shift or "none")  # type: ignore[attr-defined, call-arg]
+        dataclasses.replace(one, mask=one.mask or "multiply", shift=one.shift or shift)  # type: ignore[attr-defined, call-arg]
         if one.name == "softmax"
         else one
         for one in job.typed
@@ -399,6 +412,10 @@ def _rewritten(path: Path, job: Job, shapes: Mapping[str, Sequence[int]] | None)
     if left:
         name, skipped = left[0]
         raise OdpError(f"{name} at '{skipped.node}': {skipped.reason}")
+    for site in report.sites:
+        wide = site.domain[1] - site.domain[0] > _WIDEST_SCORES and site.domain[1] > 0.0
+        if site.pass_name.startswith("softmax") and wide:
+            raise _WideScores
     circuit = read_circuit(ir.to_proto(lowered))
     inputs, outputs = reference_run(path, job, shapes)
     error = job.defaults.error
