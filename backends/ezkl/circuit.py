@@ -222,7 +222,7 @@ def _product(a: Array, b: Array) -> Array:
     """
     if a.dtype != object and b.dtype != object:
         return np.asarray(np.matmul(a, b))
-    bits = [max((abs(int(x)) for x in np.asarray(m).flat), default=0).bit_length() for m in (a, b)]
+    bits = [int(np.abs(np.asarray(m, object)).max(initial=0)).bit_length() for m in (a, b)]
     room = _MANTISSA - min(bits) - a.shape[-1].bit_length()
     if room < _SHORTEST_LIMB:
         return np.asarray(np.matmul(np.asarray(a, object), np.asarray(b, object)))
@@ -234,7 +234,7 @@ def _product(a: Array, b: Array) -> Array:
     for index in range(math.ceil(max(bits) / room) if max(bits) else 1):
         limb = sign * (rest % (1 << room)).astype(np.float64)
         part = np.matmul(limb, narrow) if wide is a else np.matmul(narrow, limb)
-        whole = np.asarray(np.frompyfunc(int, 1, 1)(part), object)
+        whole = np.asarray(part.astype(np.int64), object)
         total = total + whole * (1 << (room * index))
         rest = rest // (1 << room)
     return np.asarray(total, object)

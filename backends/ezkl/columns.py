@@ -43,7 +43,7 @@ def choose_columns(
         report = predict(model, wished)
         first = max(_FEWEST, report.logrows - _RANGE)
         options = {r.logrows: r for r in (report.resources, *report.alternatives)}
-        for logrows in range(first, report.logrows + 2):
+        for logrows in range(first, max(report.logrows + 2, first + 1)):
             resources = options.get(logrows) or predict(model, wished, logrows).resources
             one = replace(report, resources=resources, logrows=resources.logrows)
             chosen = replace(wished, logrows=resources.logrows)

@@ -114,6 +114,11 @@ class IntegerProgram:
         return self._plain_constant(user, place, nudge)
 
     @cached_property
+    def _known(self) -> dict[tuple[int, int, int], Array]:
+        """Constants in integers, made once."""
+        return {}
+
+    @cached_property
     def nudges(self) -> dict[tuple[int, int], int]:
         """Constants that move by units of their last bit, because others are equal to them.
 
@@ -123,9 +128,10 @@ class IntegerProgram:
         seen: Counter[tuple[Any, ...]] = Counter()
         found = {}
         for user, place in sorted(self.schedule.constants):
+            if self.circuit.nodes[self.circuit.nodes[user].inputs[place]].elements > 1:
+                continue
             integers = self._plain_constant(user, place, 0)
-            largest = max((abs(int(x)) for x in integers.flat), default=0)
-            if integers.size == 1 and largest.bit_length() >= self.digits:
+            if abs(int(integers.reshape(()))).bit_length() >= self.digits:
                 key = (int(integers.reshape(())),)
                 if seen[key]:
                     found[user, place] = seen[key]
@@ -136,14 +142,14 @@ class IntegerProgram:
         value = self.circuit.nodes[self.circuit.nodes[user].inputs[place]].value
         assert value is not None
         scale = self.schedule.constants[user, place]
-        # Of a single number numpy makes no array.
-        return np.asarray(
-            np.frompyfunc(lambda x: _rounded(float(x), scale, nudge), 1, 1)(value), object
-        )
+        key = (user, place, nudge)
+        if key not in self._known:
+            self._known[key] = _rounded(value, scale, nudge)
+        return self._known[key]
 
     @staticmethod
     def _check(node: Node, value: Array, limit: int, found: list[Overflow]) -> None:
-        largest = max((abs(int(x)) for x in value.flat), default=0)
+        largest = int(np.abs(value).max(initial=0))
         if largest.bit_length() > limit:
             found.append(Overflow(node, largest.bit_length(), limit))
 
@@ -171,18 +177,27 @@ def rescaled(integers: Array, k: int) -> Array:
 
 
 def _integers(array: Array) -> Array:
+    # Those that fit go through int64, which is ten times as quick.
+    if np.abs(array).max(initial=0.0) < 2.0**62:
+        return np.asarray(np.asarray(array).astype(np.int64), object)
     return np.asarray(np.frompyfunc(int, 1, 1)(array), object)
 
 
-def _rounded(value: float, scale: int, nudge: int = 0) -> int:
-    """``value * 2**scale`` rounded to an integer that float32 holds exactly.
+def _rounded(value: Array, scale: int, nudge: int = 0) -> Array:
+    """``value * 2**scale`` rounded to integers that float32 holds exactly.
 
-    `nudge` moves it by units of its last bit.
+    `nudge` moves them by units of their last bit.
     """
-    mantissa, exponent = math.frexp(value)
-    bits = min(_MANTISSA, max(exponent + scale, 0))
-    whole = round(math.ldexp(mantissa, bits)) - nudge * (1 if value > 0 else -1)
-    return whole << (exponent + scale - bits) if exponent + scale >= bits else 0
+    mantissa, exponent = np.frexp(value)
+    length = exponent + scale
+    bits = np.clip(length, 0, _MANTISSA)
+    whole = np.rint(np.ldexp(mantissa, bits)) - nudge * np.sign(value)
+    # Below half a unit there is nothing; above 24 bits zeros follow.
+    zeros = np.maximum(length - bits, 0)
+    whole = _integers(np.where(length >= 0, whole, 0.0))
+    if not zeros.any():
+        return whole
+    return np.asarray(whole * np.asarray(np.frompyfunc(lambda z: 1 << int(z), 1, 1)(zeros)), object)
 
 
 class _Writer:

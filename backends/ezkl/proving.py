@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
+import json
 import os
-import resource
-import time
+import pickle
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from odp.approximations.errors import OdpError
-from odp.backends.ezkl.run_arguments import RunArguments
 
 __all__ = ["Measured", "run_ezkl", "test_srs"]
 
@@ -62,53 +59,26 @@ def run_ezkl(
     values = [named(value) for value in arguments]
     keywords = {key: named(value) for key, value in options.items()}
     try:
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            found = pool.submit(_call, step, values, keywords).result()
-        if isinstance(found, str):
-            raise OdpError(f"ezkl {step}: {found}")
+        process = subprocess.run(
+            [sys.executable, "-m", "odp.backends.ezkl.step"],
+            input=pickle.dumps((step, values, keywords)),
+            stdout=subprocess.PIPE,
+            check=False,
+        )
+        found = json.loads(process.stdout or b"{}")
+        if "error" in found:
+            raise OdpError(f"ezkl {step}: {found['error']}")
+        if process.returncode or not found:
+            raise OdpError(
+                f"ezkl {step} was killed, most likely for want of memory; allow a larger error, "
+                "split the circuit, or use a larger machine"
+            )
         for target, written in temporary.items():
             written.replace(target)
-        return found
-    except BrokenProcessPool:
-        raise OdpError(
-            f"ezkl {step} was killed, most likely for want of memory; allow a larger error, split "
-            "the model, or use a larger machine"
-        ) from None
+        return Measured(**found)
     finally:
         for written in temporary.values():
             written.unlink(missing_ok=True)
-
-
-def _call(step: str, arguments: list[Any], options: dict[str, Any]) -> Measured | str:
-    """Run in the child; a message where EZKL refuses."""
-    import ezkl
-
-    named = {k: v.to_ezkl() if isinstance(v, RunArguments) else v for k, v in options.items()}
-    with _silenced():
-        started = time.perf_counter()
-        try:
-            result = getattr(ezkl, step)(*arguments, **named)
-        except (RuntimeError, ValueError, OSError) as error:
-            return " ".join(str(error).split())[:300]
-        seconds = time.perf_counter() - started
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    plain = result if isinstance(result, bool | int | float | str | type(None)) else None
-    return Measured(plain, seconds, peak)
-
-
-@contextlib.contextmanager
-def _silenced() -> Any:
-    """Warnings of EZKL's Rust side, such as that about low scales, which are intended here."""
-    saved = os.dup(1), os.dup(2)
-    with Path(os.devnull).open("w") as nowhere:
-        os.dup2(nowhere.fileno(), 1)
-        os.dup2(nowhere.fileno(), 2)
-        try:
-            yield
-        finally:
-            for target, descriptor in zip((1, 2), saved, strict=True):
-                os.dup2(descriptor, target)
-                os.close(descriptor)
 
 
 def test_srs(

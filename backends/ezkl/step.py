@@ -1,0 +1,52 @@
+"""One function of the package ezkl, in a process of its own: `python -m odp.backends.ezkl.step`.
+
+Reads a pickled (name, arguments, options) from standard input and writes JSON to standard output:
+the result, seconds and peak memory, or what EZKL said.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from odp.backends.ezkl.run_arguments import RunArguments
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Run the step that standard input asks for."""
+    name, arguments, options = pickle.load(sys.stdin.buffer)
+    answer = os.fdopen(os.dup(1), "w")
+    # EZKL's Rust side warns of low scales, which are intended here, and draws progress bars.
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(nowhere.fileno(), 2)
+    json.dump(_run(name, arguments, options), answer)
+    answer.flush()
+
+
+def _run(name: str, arguments: list[Any], options: dict[str, Any]) -> dict[str, Any]:
+    import ezkl
+
+    native = {k: v.to_ezkl() if isinstance(v, RunArguments) else v for k, v in options.items()}
+    started = time.perf_counter()
+    try:
+        result = getattr(ezkl, name)(*arguments, **native)
+    except (RuntimeError, ValueError, OSError) as error:
+        return {"error": " ".join(str(error).split())[:300]}
+    seconds = time.perf_counter() - started
+    plain = result if isinstance(result, bool | int | float | str | type(None)) else None
+    # Kilobytes on Linux.
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {"result": plain, "seconds": seconds, "peak_memory": peak}
+
+
+if __name__ == "__main__":
+    main()
