@@ -92,6 +92,36 @@ def test_a_proof_from_start_to_end(circuit: Path, command: Command, tmp_path: Pa
     assert not [path for path in circuit.iterdir() if path.name.startswith(".odp-")]
 
 
+def test_parts_are_proven_and_linked(folder: Path, command: Command, tmp_path: Path) -> None:
+    from odp.circuits import compile_circuit
+
+    onnx.save(gated_mlp(4, 64, 172), tmp_path / "model.onnx")
+    data = np.random.default_rng(0).standard_normal((6, 1, 4, 64)).astype(np.float32)
+    np.savez(tmp_path / "data.npz", x=data)
+    made = compile_circuit(tmp_path / "model.onnx", calibration=tmp_path / "data.npz", error=0.05)
+    made.save(tmp_path / "whole")
+    memory = 0.95 * made.compiled.cost.resources.peak_memory / 1e9
+    done = command(
+        "ezkl", "split", tmp_path / "whole", "--memory", str(memory), "--json", program="odp"
+    )
+    assert done.code == 0, done.err
+    assert len(json.loads(done.out)) >= 2
+    parts = tmp_path / "whole.parts"
+    done = command("ezkl", "prove", parts, "--json", program="odp")
+    assert done.code == 0, done.err
+    run = json.loads(done.out)
+    assert run["verified"] and run["links"] >= 1
+    # A proof of other values is valid by itself, but is linked to nothing.
+    from odp.backends.ezkl.splitting import check_links, read_parts
+
+    found, links = read_parts(parts)
+    proof = found[0].folder / "proof.json"
+    tree = json.loads(proof.read_text())
+    tree["instances"][0][-1] = tree["instances"][0][0]
+    proof.write_text(json.dumps(tree))
+    assert check_links(found, links)
+
+
 def test_cost(folder: Path, circuit: Path, command: Command) -> None:
     ours = json.loads(command("ezkl", "cost", circuit, "--json", program="odp").out)
     done = command(

@@ -148,10 +148,23 @@ def cost_command(model: Path, nodes: int, standard: bool, as_json: bool, **optio
 )
 @_SRS
 @click.option("--force", is_flag=True, help="Go on where memory is predicted not to suffice.")
+@click.option(
+    "--jobs",
+    default=1,
+    show_default=True,
+    help="Parts of a split circuit that are proven at a time, through joblib: whose backend "
+    "decides where (joblib.parallel_config).",
+)
 @_JSON
 @_QUIET
 def prove_command(
-    folder: Path, data: Path | None, srs: Path | None, force: bool, as_json: bool, quiet: bool
+    folder: Path,
+    data: Path | None,
+    srs: Path | None,
+    force: bool,
+    jobs: int,
+    as_json: bool,
+    quiet: bool,
 ) -> int:
     """Prove one run of the circuit in FOLDER, and verify the proof.
 
@@ -164,6 +177,8 @@ def prove_command(
     from odp.cli.terminal import Terminal
 
     terminal = Terminal(quiet=quiet or as_json)
+    if (folder / "links.json").is_file():
+        return _prove_parts(folder, terminal, srs, force, jobs, as_json)
     circuit = CircuitFolder(folder)
     inputs = None if data is None else _first_sample(data, circuit)
     with terminal.progress() as advance:
@@ -190,6 +205,48 @@ def prove_command(
     return 0 if run.verified else NOT_VERIFIED
 
 
+@ezkl_group.command("split")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option(
+    "--memory", required=True, type=float, metavar="GB", help="That the proof of a part may need."
+)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Default: FOLDER.parts."
+)
+@_JSON
+def split_command(folder: Path, memory: float, output: Path | None, as_json: bool) -> int:
+    """Cut the circuit in FOLDER into parts that prove within some memory.
+
+    The parts are linked by public integers: what leaves one enters the next. odp ezkl prove and
+    verify take the folder of the parts, too, and check the links.
+    """
+    from odp.backends.ezkl.artefacts import CircuitFolder
+    from odp.backends.ezkl.splitting import split
+    from odp.cli.terminal import Terminal
+
+    terminal = Terminal(quiet=as_json)
+    target = output or folder.with_name(f"{folder.name}.parts")
+    with terminal.progress() as advance:
+        parts = split(CircuitFolder(folder), target, memory * 1e9, advance)
+    records = [CircuitFolder(part.folder).manifest["predicted"] for part in parts]
+    if as_json:
+        click.echo(
+            json.dumps(
+                {part.folder.name: r for part, r in zip(parts, records, strict=True)}, indent=1
+            )
+        )
+        return 0
+    for part, record in zip(parts, records, strict=True):
+        terminal.console.print(
+            f"{part.folder.name}: {record['rows']:,} rows, logrows {record['logrows']}, peak "
+            f"memory {record['peak_memory'] / 1e9:.1f} GB; {', '.join(part.inputs)} -> "
+            f"{', '.join(part.outputs)}",
+            highlight=False,
+        )
+    terminal.wrote(target)
+    return 0
+
+
 @ezkl_group.command("verify")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--proof", type=click.Path(path_type=Path), metavar="FILE", help="Default: FOLDER's.")
@@ -205,6 +262,46 @@ def verify_command(folder: Path, proof: Path | None, srs: Path | None, as_json: 
     string = srs or srs_folder() / f"test-{circuit.logrows}.srs"
     verified = verify(circuit, proof or folder / "proof.json", srs=string)
     click.echo(json.dumps({"verified": verified}) if as_json else _said(verified))
+    return 0 if verified else NOT_VERIFIED
+
+
+def _prove_parts(
+    folder: Path, terminal: Terminal, srs: Path | None, force: bool, jobs: int, as_json: bool
+) -> int:
+    """Prove every part of a split circuit, and check the links between them."""
+    from joblib import Parallel, delayed
+
+    from odp.backends.ezkl.artefacts import CircuitFolder
+    from odp.backends.ezkl.prover import prove
+    from odp.backends.ezkl.splitting import check_links, read_parts
+    from odp.circuits import srs_folder
+
+    parts, links = read_parts(folder)
+    runs = Parallel(n_jobs=jobs)(
+        delayed(prove)(CircuitFolder(part.folder), srs=srs, srs_folder=srs_folder(), force=force)
+        for part in parts
+    )
+    broken = check_links(parts, links)
+    verified = all(run.verified for run in runs) and not broken
+    if as_json:
+        tree = {
+            part.folder.name: json.loads(run.to_json())
+            for part, run in zip(parts, runs, strict=True)
+        }
+        click.echo(json.dumps({"parts": tree, "links": len(links), "verified": verified}, indent=1))
+        return 0 if verified else NOT_VERIFIED
+    if any(run.unsafe_srs for run in runs):
+        terminal.errors.print("warning: TEST reference strings: unsafe for real proofs")
+    for part, run in zip(parts, runs, strict=True):
+        terminal.console.print(
+            f"{part.folder.name}: setup {run.seconds('setup'):.1f} s, proof "
+            f"{run.seconds('prove'):.1f} s, peak memory {run.peak_memory / 1e9:.2f} GB, "
+            f"{_said(run.verified)}",
+            highlight=False,
+        )
+    for link in broken:
+        terminal.console.print(f"'{link.tensor}' differs between the parts it links", markup=False)
+    terminal.console.print(f"{len(links)} links: {_said(verified)}", highlight=False)
     return 0 if verified else NOT_VERIFIED
 
 

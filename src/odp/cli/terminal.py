@@ -32,6 +32,7 @@ _STAGES = {
     "tasks": "Running tasks",
     "sensitivity": "Measuring each site",
     "schedule": "Placing rescales",
+    "split": "Cutting",
     "srs": "Reference string",
     "compile_circuit": "Compiling",
     "setup": "Making keys",
