@@ -69,7 +69,7 @@ def main(with_proof: bool, only: tuple[str, ...], output: Path) -> None:
 
 
 def _compared(name: str, error: float, goal: str, with_proof: bool) -> list[Any]:
-    from odp.circuits import compare_circuits
+    from odp.circuit_comparison import compare_circuits
 
     with tempfile.TemporaryDirectory(prefix="odp-circuits-") as folder:
         model, data = export_block(name, Path(folder))
