@@ -183,6 +183,7 @@ def _device(name: str | None) -> torch.device | None:
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
+    # What torch raises for no such device, for a build without it, and for one without kernels.
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise OdpError(f"cannot use device '{name}': {first_line(error)}") from None
     return device

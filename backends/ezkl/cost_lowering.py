@@ -236,6 +236,8 @@ class Builder:
         try:
             results = ReferenceEvaluator(model).run(None, feeds)
         except (NotImplementedError, RuntimeError, TypeError):
+            # onnx's reference lacks the operator or this form of it: the report names the node as
+            # unknown, and nothing is guessed.
             return None
         return [self.constant(np.asarray(result)) for result in results]
 

@@ -83,7 +83,8 @@ def check_parameters(module: torch.nn.Module) -> None:
         try:
             low, high = torch.aminmax(tensor.detach())
         except NotImplementedError:
-            # A type without kernels, such as float8: running the module says what is missing.
+            # torch has no comparison for the type, such as float8: running the module, which comes
+            # next, says which kernel is missing.
             continue
         # NaN spoils both extremes.  A buffer may be a mask of -inf.
         if low.isnan() or (name not in buffers and not (low.isfinite() and high.isfinite())):
