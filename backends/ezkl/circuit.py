@@ -14,15 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["LINEAR", "Circuit", "Node", "apply"]
+__all__ = ["Circuit", "Node", "apply"]
 
 Array = NDArray[Any]
 
 # Sums of products up to here are exact in float64; limbs shorter than a byte are not worth it.
 _MANTISSA, _SHORTEST_LIMB = 53, 8
-
-LINEAR = frozenset({"reshape", "transpose", "slice", "concat", "gather", "broadcast"})
-"""Operations that only move elements."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +28,8 @@ class Node:
 
     Attributes:
         kind: `input`, `constant`, `add`, `sub`, `mul`, `neg`, `matmul`, `sum`, `max`, `min`,
-            `relu`, `abs`, `reduce_max`, `div`, or one of `LINEAR`.
+            `relu`, `abs`, `reduce_max`, `div`, or a move of elements: `reshape`, `transpose`,
+            `slice`, `concat`, `gather`, `broadcast`.
         inputs: numbers of the nodes that it reads.
         shape: of the tensor.
         attributes: of the operation, by name.

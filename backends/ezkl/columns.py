@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 
 import onnx
 
 from odp.backends.ezkl.cost import CostReport, RunArguments, predict
+from odp.backends.ezkl.memory import machine_memory
 
 __all__ = ["choose_columns", "seconds"]
 
@@ -48,7 +48,7 @@ def choose_columns(
             one = replace(report, resources=resources, logrows=resources.logrows)
             chosen = replace(wished, logrows=resources.logrows)
             found.append((seconds(one), chosen, replace(one, arguments=chosen)))
-    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    there = machine_memory()
 
     def price(option: tuple[float, RunArguments, CostReport]) -> tuple[float, float]:
         memory = option[2].resources.peak_memory

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,10 +14,13 @@ from numpy.typing import NDArray
 
 from odp.approximations.errors import OdpError
 from odp.backends.ezkl.artefacts import CircuitFolder, witness_outputs
+from odp.backends.ezkl.compiler import relative_error
 from odp.backends.ezkl.cost import predict
+from odp.backends.ezkl.memory import machine_memory
 from odp.backends.ezkl.prover import prove
-from odp.backends.ezkl.proving import run_ezkl, test_srs
+from odp.backends.ezkl.proving import run_ezkl, unsafe_srs
 from odp.backends.ezkl.run_arguments import RunArguments
+from odp.backends.whole_files import write_bytes, write_text
 
 __all__ = ["Competitor", "ours", "standard"]
 
@@ -90,7 +92,7 @@ def ours(
     """
     found = _described("scheduled by ODP", folder.settings)
     integers = folder.stored_input()
-    found.error = _error(list(folder.simulated(integers).values()), reference)
+    found.error = relative_error(folder.simulated(integers), reference)
     if with_proof:
         run = prove(folder, srs_folder=srs_folder, told=told)
         found.setup_seconds = run.seconds("setup")
@@ -131,9 +133,9 @@ def standard(
     """
     folder.mkdir(parents=True, exist_ok=True)
     network, settings, data = folder / "network.onnx", folder / "settings.json", folder / "in.json"
-    network.write_bytes(model.SerializeToString())
+    write_bytes(network, model.SerializeToString())
     values = [np.asarray(array, np.float64).ravel().tolist() for array in inputs.values()]
-    data.write_text(json.dumps({"input_data": values}), encoding="utf-8")
+    write_text(data, json.dumps({"input_data": values}))
     found = Competitor(name)
     try:
         run_ezkl("gen_settings", network, settings, py_run_args=arguments, writes=settings)
@@ -149,18 +151,19 @@ def standard(
         compiled, witness = folder / "network.ezkl", folder / "witness.json"
         steps = [run_ezkl("compile_circuit", network, compiled, settings, writes=compiled)]
         steps.append(run_ezkl("gen_witness", data, compiled, witness, writes=witness))
-        found.error = _error(witness_outputs(witness), reference)
+        witnessed = dict(zip(reference, witness_outputs(witness), strict=True))
+        found.error = relative_error(witnessed, reference)
         if not with_proof:
             return found
         needed = predict(model, arguments, found.logrows).resources.peak_memory
-        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        there = machine_memory()
         if needed > there:
             found.failure = (
                 f"not proven: predicted to need {needed / 1e9:.0f} GB of memory, and this machine "
                 f"has {there / 1e9:.0f}"
             )
             return found
-        srs = test_srs(found.logrows, srs_folder, told)
+        srs = unsafe_srs(found.logrows, srs_folder, told)
         key, checking, proof = folder / "pk.key", folder / "vk.key", folder / "proof.json"
         setup = run_ezkl("setup", compiled, checking, key, srs_path=srs, writes=(checking, key))
         proved = run_ezkl("prove", witness, compiled, key, proof, srs_path=srs, writes=proof)
@@ -192,15 +195,6 @@ def _described(name: str, settings: Mapping[str, Any]) -> Competitor:
 
 def _table_name(lookup: Any) -> str:
     return lookup if isinstance(lookup, str) else str(next(iter(lookup)))
-
-
-def _error(found: list[Array], reference: Mapping[str, Array]) -> float:
-    difference = size = 0.0
-    for one, wanted in zip(found, reference.values(), strict=True):
-        exact = np.asarray(wanted, np.float64).ravel()
-        difference += float(np.sum((np.asarray(one, np.float64).ravel() - exact) ** 2))
-        size += float(np.sum(exact**2))
-    return float(np.sqrt(difference / max(size, 1e-300)))
 
 
 def _size(path: Path) -> int:

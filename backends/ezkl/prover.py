@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,7 +13,9 @@ from numpy.typing import NDArray
 
 from odp.approximations.errors import OdpError
 from odp.backends.ezkl.artefacts import CircuitFolder, input_json, witness_outputs
-from odp.backends.ezkl.proving import run_ezkl, test_srs
+from odp.backends.ezkl.memory import machine_memory
+from odp.backends.ezkl.proving import run_ezkl, unsafe_srs
+from odp.backends.whole_files import write_text
 
 __all__ = ["ProofRun", "Step", "prove", "verify"]
 
@@ -107,7 +108,7 @@ def prove(
     integers = folder.stored_input() if inputs is None else folder.quantise(inputs)
     expected = folder.simulated(integers)
     if inputs is not None:
-        (path / "input.json").write_text(input_json(integers), encoding="utf-8")
+        write_text(path / "input.json", input_json(integers))
     run.outputs = {name: array.ravel().tolist() for name, array in expected.items()}
 
     names = ("srs", "compile_circuit", "setup", "gen_witness", "prove", "verify")
@@ -117,7 +118,7 @@ def prove(
 
     begin("srs")
     if srs is None:
-        srs, run.unsafe_srs = test_srs(folder.logrows, srs_folder, told), True
+        srs, run.unsafe_srs = unsafe_srs(folder.logrows, srs_folder, told), True
     network, key, checking = path / "network.ezkl", path / "pk.key", path / "vk.key"
     settings, witness, proof = (
         path / name for name in ("settings.json", "witness.json", "proof.json")
@@ -133,7 +134,7 @@ def prove(
         run.steps.append(Step("setup", reused=True))
     else:
         _measured(run, "setup", network, checking, key, srs_path=srs, writes=(checking, key))
-        (path / "keys.json").write_text(json.dumps({"circuit": folder.digest}), encoding="utf-8")
+        write_text(path / "keys.json", json.dumps({"circuit": folder.digest}))
     begin("gen_witness")
     _measured(run, "gen_witness", path / "input.json", network, witness, writes=witness)
     run.witness_difference = max(
@@ -198,7 +199,7 @@ def _keys_are_of(folder: CircuitFolder) -> bool:
 
 def _check_memory(folder: CircuitFolder, force: bool) -> None:
     needed = int(folder.manifest["predicted"]["peak_memory"])
-    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    there = machine_memory()
     if needed > there and not force:
         raise OdpError(
             f"the proof is predicted to need {needed / 1e9:.1f} GB, and this machine has "

@@ -14,7 +14,7 @@ from typing import Any
 
 from odp.approximations.errors import OdpError
 
-__all__ = ["Measured", "run_ezkl", "test_srs"]
+__all__ = ["Measured", "run_ezkl", "unsafe_srs"]
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def run_ezkl(
             written.unlink(missing_ok=True)
 
 
-def test_srs(
+def unsafe_srs(
     logrows: int, folder: Path, told: Callable[[str], None] = lambda message: None
 ) -> Path:
     """A structured reference string made on this machine: for tests only.

@@ -22,6 +22,7 @@ from odp.backends.ezkl.columns import choose_columns
 from odp.backends.ezkl.network import Tensor, simulate
 from odp.backends.ezkl.proving import run_ezkl
 from odp.backends.ezkl.run_arguments import RunArguments
+from odp.backends.whole_files import write_bytes, write_text
 
 __all__ = ["Link", "Part", "check_links", "read_parts", "split"]
 
@@ -107,7 +108,7 @@ def split(
         ],
         "links": [{"tensor": k.tensor, "source": k.source, "target": k.target} for k in links],
     }
-    (target / "links.json").write_text(json.dumps(tree, indent=1), encoding="utf-8")
+    write_text(target / "links.json", json.dumps(tree, indent=1))
     return parts
 
 
@@ -245,7 +246,7 @@ def _written(
     folder.mkdir(parents=True, exist_ok=True)
     model, inputs, outputs = cutter.piece(start, stop)
     chosen, report = choose_columns(model, arguments)
-    (folder / "network.onnx").write_bytes(model.SerializeToString())
+    write_bytes(folder / "network.onnx", model.SerializeToString())
     settings = folder / "settings.json"
     run_ezkl(
         "gen_settings",
@@ -255,7 +256,7 @@ def _written(
         writes=settings,
     )
     integers = {name: tensors[name].integers for name in inputs}
-    (folder / "input.json").write_text(input_json(integers), encoding="utf-8")
+    write_text(folder / "input.json", input_json(integers))
     known = circuit.manifest
     manifest = {
         "odp": known["odp"],
@@ -281,7 +282,7 @@ def _written(
             "peak_memory": report.resources.peak_memory,
         },
     }
-    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    write_text(folder / "manifest.json", json.dumps(manifest, indent=1))
     return Part(folder, tuple(inputs), tuple(outputs))
 
 

@@ -132,7 +132,7 @@ class CompiledModel:
         """
         from odp.backends.ezkl.artefacts import input_json
         from odp.backends.ezkl.proving import run_ezkl
-        from odp.output import write_bytes, write_text
+        from odp.backends.whole_files import write_bytes, write_text
 
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)

@@ -55,7 +55,7 @@ class RewriteResult:
 
         if self.program is not None:
             from odp.backends.torch.program_file import program_bytes
-            from odp.output import write_bytes
+            from odp.backends.whole_files import write_bytes
 
             write_bytes(Path(path), program_bytes(self.model, self.program))
             return

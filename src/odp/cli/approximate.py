@@ -193,7 +193,7 @@ def approximate_command(
     parts = _parts(atol, rtol, ulps)
     _check_limits(error, relative, operations, parts)
     _check_output(emit, output, name, shape, as_json)
-    from odp.output import check_writable
+    from odp.backends.whole_files import check_writable
 
     files = [path for path in (output, plot) if path is not None]
     if len({path.resolve() for path in files}) < len(files):

@@ -42,7 +42,7 @@ def emit_approximant(
     if output is None:
         sys.stdout.write(text)
         return
-    from odp.output import write_text
+    from odp.backends.whole_files import write_text
 
     write_text(output, text)
 

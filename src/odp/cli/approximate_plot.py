@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from odp.approximations.errors import OdpError
+from odp.backends.whole_files import write_bytes
 from odp.cli.approximate_answer import target_text
-from odp.output import write_bytes
 from odp.rewriter.report_summary import format_error, format_interval, format_upper_bound
 
 if TYPE_CHECKING:

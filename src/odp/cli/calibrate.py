@@ -44,8 +44,8 @@ def calibrate_command(
     evaluate --calibrate ranges.json' and odp.rewrite(..., calibration="ranges.json") choose
     expressions from them in seconds, for any error.
     """
+    from odp.backends.whole_files import check_writable, write_text
     from odp.cli.terminal import Terminal
-    from odp.output import check_writable, write_text
 
     if not calibrations:
         raise click.UsageError("give at least one text with --calibrate")

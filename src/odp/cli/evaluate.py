@@ -147,8 +147,8 @@ def evaluate_command(
     answers, speed, and benchmarks of lm-evaluation-harness: for the original and every variant, on
     the same tokens.
     """
+    from odp.backends.whole_files import check_writable, write_text
     from odp.cli.terminal import Terminal
-    from odp.output import check_writable, write_text
 
     if not texts and not tasks and not folders:
         raise click.UsageError("give a --text to score, or a --task")

@@ -164,9 +164,9 @@ def compare_command(
     Visibilities and range checks of inputs and outputs are the same for all.
     """
     from odp.backends.ezkl.comparison_table import render, to_html
+    from odp.backends.whole_files import write_text
     from odp.circuit_comparison import compare_circuits
     from odp.cli.terminal import Terminal
-    from odp.output import write_text
 
     terminal = Terminal(quiet=as_json)
     with terminal.progress() as advance:

@@ -196,7 +196,7 @@ def rewrite_command(
     if not model.name:
         raise click.UsageError(f"'{model}' is a directory, not an ONNX model")
     target = output or model.with_name(f"{model.stem}.rational{model.suffix or '.onnx'}")
-    from odp.output import check_writable, write_text
+    from odp.backends.whole_files import check_writable, write_text
 
     _check_distinct([target, *reports])
     # A model that is not there is the first thing to tell; loading it does so.
