@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from transformers import AutoModelForCausalLM
 
 import odp
 from odp.backends.torch.discovery import Operations
+from odp.evaluation import first_order_bounds
 
 from ..evaluation.tiny_models import gpt2, llama
 from .rewriting import cheap
@@ -32,11 +34,41 @@ def pair(request: Any) -> tuple[Any, Any]:
     long = {"input_ids": torch.randint(3, 90, (16, 40))}
     result = odp.rewrite(model, PASSES, calibration=[long, padded], measure=False)
     assert result.report.model.transcendental_after == {}
+    REPORTS[result.model] = result.report
     return model, result.model
 
 
-def close(one: torch.Tensor, other: torch.Tensor) -> None:
-    torch.testing.assert_close(one, other, atol=1e-2, rtol=0)
+# Of the rewritten models, for the bounds that follow from what it declares.
+REPORTS: dict[Any, Any] = {}
+SAMPLED = 12
+
+
+def assert_bounded(
+    pair: tuple[Any, Any],
+    run: Callable[[Any], torch.Tensor],
+    rounded: Callable[[Any], torch.Tensor] | None = None,
+) -> None:
+    """Sampled elements differ by no more than the errors declared for the sites allow.
+
+    Args:
+        pair: original and rewritten model.
+        run: what to look at of either of them, floating point.
+        rounded: what to measure the rounding of the original on, twice which comes on top; `run`
+            unless given.
+    """
+    original, model = pair
+    rounded = rounded or run
+    with torch.no_grad():
+        wanted = run(original)
+        exact = rounded(copy.deepcopy(original).double())
+        rounding = float((exact - rounded(original)).abs().max())
+    generator = torch.Generator().manual_seed(0)
+    count = min(SAMPLED, wanted.numel())
+    elements = torch.randperm(wanted.numel(), generator=generator)[:count].tolist()
+    bounds = first_order_bounds(model, REPORTS[model], lambda: run(model), elements)
+    for element, bound in zip(elements, bounds, strict=True):
+        difference = abs(bound.value - float(wanted.flatten()[element]))
+        assert difference <= bound.bound + 2 * rounding
 
 
 def test_it_is_of_the_same_class(pair: tuple[Any, Any]) -> None:
@@ -61,28 +93,29 @@ def test_generates_the_same_with_and_without_a_cache(pair: tuple[Any, Any]) -> N
 
 
 def test_padding_and_masks(pair: tuple[Any, Any]) -> None:
-    original, model = pair
-    with torch.no_grad():
-        wanted = original(IDS, attention_mask=MASK).logits
-        close(model(IDS, attention_mask=MASK).logits, wanted)
+    # What stands at padding is read by nobody, and makes eager attention NaN in float64.
+    seen = MASK.bool()
+    assert_bounded(
+        pair,
+        lambda model: model(IDS, attention_mask=MASK).logits[seen],
+        rounded=lambda model: model(IDS).logits,
+    )
 
 
 def test_other_lengths_and_batches(pair: tuple[Any, Any]) -> None:
-    original, model = pair
     for shape in [(1, 1), (1, 7), (3, 33)]:
         ids = torch.randint(3, 90, shape)
-        with torch.no_grad():
-            close(model(ids).logits, original(ids).logits)
+        assert_bounded(pair, lambda model, ids=ids: model(ids).logits)
 
 
 def test_losses_and_hidden_states(pair: tuple[Any, Any]) -> None:
-    original, model = pair
-    with torch.no_grad():
-        wanted = original(IDS, labels=IDS, output_hidden_states=True, return_dict=True)
-        found = model(IDS, labels=IDS, output_hidden_states=True, return_dict=True)
-    close(found.loss, wanted.loss)
-    for one, other in zip(found.hidden_states, wanted.hidden_states, strict=True):
-        close(one, other)
+    assert_bounded(pair, lambda model: model(IDS, labels=IDS).loss)
+    # The first are embeddings, which no site touches.
+    for layer in (1, 2):
+        assert_bounded(
+            pair,
+            lambda model, layer=layer: model(IDS, output_hidden_states=True).hidden_states[layer],
+        )
 
 
 def test_trains(pair: tuple[Any, Any]) -> None:
@@ -110,7 +143,8 @@ def test_lora(pair: tuple[Any, Any]) -> None:
         adapted(IDS)
         with Operations() as executed:
             found = adapted(IDS).logits
-        close(found, original(IDS).logits)
+        # Fresh adapters add zero.
+        torch.testing.assert_close(found, model(IDS).logits)
     assert not executed.transcendental
     adapted(IDS, labels=IDS).loss.backward()
     with_gradient = [name for name, p in adapted.named_parameters() if p.grad is not None]
@@ -133,20 +167,22 @@ def test_saved_weights_are_those_of_the_original_class(
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_low_precision(pair: tuple[Any, Any], dtype: torch.dtype) -> None:
     original, model = (copy.deepcopy(one).to(dtype) for one in pair)
-    exact = pair[0]
     with torch.no_grad():
-        truth = exact(IDS).logits
+        truth, single = pair[0](IDS).logits, pair[1](IDS).logits
         own = float((original(IDS).logits - truth).abs().max())
         found = model(IDS).logits
     assert found.dtype == dtype
-    assert float((found - truth).abs().max()) <= 4 * own + 1e-2
+    # What the expressions do, tested above, and rounding like that of the original.
+    expressions = float((single - truth).abs().max())
+    assert float((found - truth).abs().max()) <= 4 * own + expressions
 
 
 def test_beyond_the_table_of_positions_is_one_line() -> None:
     model = llama(layers=1)
     result = odp.rewrite(model, "rope{positions=16}", calibration=[{"input_ids": IDS}])
     with torch.no_grad():
-        close(result.model(IDS).logits, model(IDS).logits)
+        # Tables are exact.
+        torch.testing.assert_close(result.model(IDS).logits, model(IDS).logits)
         with pytest.raises((odp.OdpError, IndexError, RuntimeError)) as raised:
             result.model(torch.randint(3, 90, (1, 20)))
     assert "16" in str(raised.value)
