@@ -258,3 +258,45 @@ def test_masks_in_the_data_do_not_poison_the_domain() -> None:
         )
     unguarded = odp.rewrite(model, "softmax", calibration={"x": masked}, guard="none")
     assert np.isfinite(run(ir.to_proto(unguarded.model), {"x": masked[0]})[0]).all()
+
+
+@values
+@pytest.mark.parametrize("shift", ["max", "none"])
+def test_stored_masks_as_factors(value: float, shift: str) -> None:
+    """For circuits: no exp sees a mask, and without a shift nothing else does either."""
+    model = attention("s = Add(x, m)\ny = Softmax <axis = -1> (s)", {"m": causal(value)})
+    data = {"x": scores()}
+    passes = f"softmax{{mask=multiply,shift={shift}}}"
+    result = odp.rewrite(model, passes, calibration=data, guard="none")
+    assert result.report.model.transcendental_after == {}
+    (site,) = result.report.sites
+    assert site.observed is not None and site.observed[0] >= -8.0
+    if shift == "none":
+        assert site.observed[1] <= 4.0
+        largest = max(
+            float(np.abs(array).max(initial=0.0)) for array in stored_floats(result.model)
+        )
+        assert largest <= 4096.0
+    (chosen,) = result.report.approximants
+    # Weights up to 1 have an absolute error; larger ones a relative one, which a quotient of a
+    # weight by a sum of weights at most doubles.
+    bound = softmax_bound(result.report, TOKENS)
+    if shift == "none":
+        assert chosen.relative_error is not None
+        bound = 2.0 * chosen.relative_error / (1.0 - chosen.relative_error)
+    for sample in data["x"]:
+        before = run(model, {"x": sample})[0]
+        after = run(ir.to_proto(result.model), {"x": sample})[0]
+        np.testing.assert_allclose(after, before, rtol=0, atol=bound + 1e-6)
+        assert not after[..., CAUSAL].any()
+
+
+def test_a_mask_that_is_no_factor_stays_added() -> None:
+    """A bias beside the mask, or a mask that is an input, cannot become ones and zeros."""
+    biased = causal(-1e4) + np.float32(0.5) * ~CAUSAL
+    model = attention("s = Add(x, m)\ny = Softmax <axis = -1> (s)", {"m": biased})
+    result = odp.rewrite(model, "softmax{mask=multiply}", calibration={"x": scores()})
+    bound = softmax_bound(result.report, TOKENS)
+    for sample in scores():
+        before, after = run(model, {"x": sample}), run(ir.to_proto(result.model), {"x": sample})
+        np.testing.assert_allclose(after[0], before[0], rtol=0, atol=bound + 1e-6)
