@@ -16,17 +16,28 @@ import onnx
 from numpy.typing import NDArray
 
 from odp.approximations.errors import OdpError
+from odp.backends.ezkl.field import from_field, to_field
 from odp.backends.ezkl.network import Tensor, simulate
 
-__all__ = ["CircuitFolder", "input_json", "witness_outputs"]
+__all__ = ["CircuitFolder", "input_json", "witness_integers", "witness_outputs"]
 
 Array = NDArray[Any]
 
 
 def input_json(integers: Mapping[str, Array]) -> str:
-    """EZKL's input file for integers by name."""
-    data = [[int(x) for x in array.flat] for array in integers.values()]
+    """EZKL's input file for integers by name.
+
+    They are written as elements of the field: decimal numbers EZKL would read through a float32, in
+    which integers of 51 bits were off by 1e-8.
+    """
+    data = [[to_field(x) for x in array.flat] for array in integers.values()]
     return json.dumps({"input_data": data})
+
+
+def witness_integers(path: Path) -> list[Array]:
+    """The outputs in a witness file as the integers that they are."""
+    tree = json.loads(path.read_text(encoding="utf-8"))
+    return [np.array([from_field(x) for x in output], object) for output in tree["outputs"]]
 
 
 def witness_outputs(path: Path) -> list[Array]:
@@ -122,22 +133,18 @@ class CircuitFolder:
                 raise OdpError(
                     f"input.json has {len(values)} values for '{name}': not this circuit"
                 )
-            integers = [int(float(value)) for value in values]
+            integers = [from_field(value) for value in values]
             found[name] = np.array(integers, object).reshape(record["shape"])
         return found
 
-    def simulated(self, integers: Mapping[str, Array]) -> dict[str, Array]:
-        """Outputs as real numbers, after a check of every tensor against its calibrated range.
+    def simulated(self, integers: Mapping[str, Array]) -> dict[str, Tensor]:
+        """The outputs by name, after a check of every tensor against its calibrated range.
 
         Raises:
             OdpError: a tensor leaves its range; names its node.
         """
         tensors = simulate(self.network, integers, self._check_range)
-        outputs = {}
-        for value in self.network.graph.output:
-            tensor = tensors[value.name]
-            outputs[value.name] = np.ldexp(tensor.integers.astype(np.float64), -tensor.label)
-        return outputs
+        return {value.name: tensors[value.name] for value in self.network.graph.output}
 
     def _check_range(self, name: str, tensor: Tensor) -> None:
         record = self.manifest["tensors"].get(name)

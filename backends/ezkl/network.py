@@ -52,6 +52,11 @@ class Tensor:
     label: int = 0
     largest: int = 0
 
+    @property
+    def real(self) -> Array:
+        """The numbers that the integers stand for, float64."""
+        return np.ldexp(self.integers.astype(np.float64), -self.label)
+
 
 def simulate(
     network: onnx.ModelProto,

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from odp.approximations.errors import OdpError
-from odp.backends.ezkl.artefacts import CircuitFolder, input_json, witness_outputs
+from odp.backends.ezkl.artefacts import CircuitFolder, input_json, witness_integers
 from odp.backends.ezkl.memory import machine_memory
 from odp.backends.ezkl.proving import run_ezkl, unsafe_srs
 from odp.backends.whole_files import write_text
@@ -47,7 +47,7 @@ class ProofRun:
     Attributes:
         steps: in order.
         outputs: of the circuit, as real numbers, by name.
-        witness_difference: largest difference between EZKL's witness and our integers.
+        witness_difference: largest difference between the integers of EZKL's witness and ours.
         verified: whether the proof verifies.
         sizes: of the files, bytes, by name.
         unsafe_srs: whether the reference string was made on this machine.
@@ -55,7 +55,7 @@ class ProofRun:
 
     steps: list[Step] = field(default_factory=list)
     outputs: dict[str, list[float]] = field(default_factory=dict)
-    witness_difference: float = 0.0
+    witness_difference: int = 0
     verified: bool = False
     sizes: dict[str, int] = field(default_factory=dict)
     unsafe_srs: bool = False
@@ -109,7 +109,7 @@ def prove(
     expected = folder.simulated(integers)
     if inputs is not None:
         write_text(path / "input.json", input_json(integers))
-    run.outputs = {name: array.ravel().tolist() for name, array in expected.items()}
+    run.outputs = {name: tensor.real.ravel().tolist() for name, tensor in expected.items()}
 
     names = ("srs", "compile_circuit", "setup", "gen_witness", "prove", "verify")
 
@@ -138,12 +138,12 @@ def prove(
     begin("gen_witness")
     _measured(run, "gen_witness", path / "input.json", network, witness, writes=witness)
     run.witness_difference = max(
-        float(np.abs(found - wanted.ravel()).max())
-        for found, wanted in zip(witness_outputs(witness), expected.values(), strict=True)
+        int(np.abs(found - wanted.integers.ravel()).max(initial=0))
+        for found, wanted in zip(witness_integers(witness), expected.values(), strict=True)
     )
-    if run.witness_difference > 0.0:
+    if run.witness_difference:
         raise OdpError(
-            f"EZKL's witness differs from our integers by {run.witness_difference:.3g}: a bug of "
+            f"EZKL's witness differs from our integers by {run.witness_difference}: a bug of "
             "one of the two; nothing was proven"
         )
     begin("prove")
