@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from odp.rewriter.onnx_graph import OnnxGraph
 
 # Tests are about what the code computes, not about what an earlier run left on this machine.
 os.environ["ODP_CACHE"] = "off"
+# A suite that was started in the background ignores SIGINT, and what it starts would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def parse_model(

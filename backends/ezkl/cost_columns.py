@@ -196,7 +196,10 @@ def _packed(selectors: list[_Selector], degree: int) -> int:
     while left:
         group, rest = [left[0]], []
         highest = left[0].degree - 1
-        for selector in left[1:]:
+        for place, selector in enumerate(left[1:], 1):
+            if highest + len(group) + 1 > degree:
+                rest += left[place:]
+                break
             together = max(highest, selector.degree - 1)
             if together + len(group) + 1 > degree or any(_conflict(selector, g) for g in group):
                 rest.append(selector)
