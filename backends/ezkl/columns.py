@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import onnx
@@ -9,7 +10,7 @@ import onnx
 from odp.backends.ezkl.cost import CostReport, RunArguments, predict
 from odp.backends.ezkl.memory import machine_memory
 
-__all__ = ["choose_columns", "seconds"]
+__all__ = ["choose_columns", "column_options", "quickest", "seconds"]
 
 _INNER = (1, 2, 4)
 # The table of a range check of 14 bits fits into one column.
@@ -21,6 +22,29 @@ _RANGE = 4
 def seconds(report: CostReport) -> float:
     """Predicted time of setup and proof together."""
     return report.resources.setup_seconds + report.resources.proof_seconds
+
+
+def column_options(
+    model: onnx.ModelProto, arguments: RunArguments, logrows: Sequence[int] | None = None
+) -> list[CostReport]:
+    """What a circuit costs with each number of inner columns, and each of rows.
+
+    Args:
+        model: the network.
+        arguments: the settings, of which these two vary; they are in each report.
+        logrows: log2 of the rows to try; None for those around what EZKL would take.
+    """
+    found: list[CostReport] = []
+    for inner in _INNER:
+        wished = replace(arguments, num_inner_cols=inner)
+        report = predict(model, wished)
+        first = max(_FEWEST, report.logrows - _RANGE)
+        options = {r.logrows: r for r in (report.resources, *report.alternatives)}
+        for k in logrows or range(first, max(report.logrows + 2, first + 1)):
+            resources = options.get(k) or predict(model, wished, k).resources
+            chosen = replace(wished, logrows=k)
+            found.append(replace(report, resources=resources, logrows=k, arguments=chosen))
+    return found
 
 
 def choose_columns(
@@ -37,22 +61,19 @@ def choose_columns(
         model: the network.
         arguments: the settings, of which these two are chosen.
     """
-    found: list[tuple[float, RunArguments, CostReport]] = []
-    for inner in _INNER:
-        wished = replace(arguments, num_inner_cols=inner)
-        report = predict(model, wished)
-        first = max(_FEWEST, report.logrows - _RANGE)
-        options = {r.logrows: r for r in (report.resources, *report.alternatives)}
-        for logrows in range(first, max(report.logrows + 2, first + 1)):
-            resources = options.get(logrows) or predict(model, wished, logrows).resources
-            one = replace(report, resources=resources, logrows=resources.logrows)
-            chosen = replace(wished, logrows=resources.logrows)
-            found.append((seconds(one), chosen, replace(one, arguments=chosen)))
-    there = machine_memory()
+    report = quickest(column_options(model, arguments), machine_memory())
+    return report.arguments, report
 
-    def price(option: tuple[float, RunArguments, CostReport]) -> tuple[float, float]:
-        memory = option[2].resources.peak_memory
-        return max(memory - there, 0.0), option[0]
 
-    _, chosen, report = min(found, key=price)
-    return chosen, report
+def quickest(options: Sequence[CostReport], memory: float) -> CostReport:
+    """The option that is predicted to take the least time, of those within some memory.
+
+    Args:
+        options: at least one.
+        memory: bytes; if none fits, the one that comes closest is taken.
+    """
+
+    def price(option: CostReport) -> tuple[float, float]:
+        return max(option.resources.peak_memory - memory, 0.0), seconds(option)
+
+    return min(options, key=price)

@@ -40,11 +40,15 @@ def predict(
     network = lower(ir.from_proto(model) if isinstance(model, onnx.ModelProto) else model)
     declutter(network)
     region, nodes, unknown, labels = lay_out(network, arguments)
-    public = [
-        *(network.inputs if arguments.input_visibility == "public" else ()),
-        *(network.outputs if arguments.output_visibility == "public" else ()),
-    ]
-    instances = sum(network[number].elements for number in public)
+
+    def sizes(visibility: str) -> list[int]:
+        seen = [
+            *(network.inputs if arguments.input_visibility == visibility else ()),
+            *(network.outputs if arguments.output_visibility == visibility else ()),
+        ]
+        return [network[number].elements for number in seen]
+
+    instances, committed = sum(sizes("public")), sizes("polycommit")
     calibrated = calibrated_logrows(region, arguments, instances)
     chosen = calibrated if logrows is None else logrows
     return CostReport(
@@ -62,9 +66,9 @@ def predict(
         logrows=calibrated,
         output_labels=tuple(labels),
         unknown=tuple(unknown),
-        resources=estimate_resources(region, arguments, instances, chosen),
+        resources=estimate_resources(region, arguments, instances, chosen, committed),
         alternatives=tuple(
-            estimate_resources(region, arguments, instances, other)
+            estimate_resources(region, arguments, instances, other, committed)
             for other in range(max(chosen - 3, 10), chosen + 2)
             if other != chosen
         ),

@@ -10,12 +10,13 @@ inner columns), 16 times from 10 (8 inner columns).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from odp.backends.ezkl.cost_region import Region
 from odp.backends.ezkl.run_arguments import RunArguments
 
-__all__ = ["Columns", "columns_of", "table_columns"]
+__all__ = ["Columns", "columns_of", "commitment_columns", "table_columns"]
 
 # Rows that halo2 needs for itself at the end of each column, and that EZKL reserves in tables.
 _BLINDING = 6
@@ -67,7 +68,13 @@ class _Selector:
     used: bool
 
 
-def columns_of(region: Region, arguments: RunArguments, logrows: int, instances: int) -> Columns:
+def columns_of(
+    region: Region,
+    arguments: RunArguments,
+    logrows: int,
+    instances: int,
+    committed: Sequence[int] = (),
+) -> Columns:
     """Work the columns of a circuit out.
 
     Args:
@@ -75,13 +82,17 @@ def columns_of(region: Region, arguments: RunArguments, logrows: int, instances:
         arguments: the settings.
         logrows: log2 of the rows.
         instances: public values.
+        committed: elements of each tensor that is committed to, in columns of its own.
     """
     inner = region.columns
+    # EZKL makes the column of public values where anything is committed to, too.
+    instance = 1 if instances or committed else 0
     usable = (1 << logrows) - _BLINDING
     blocks = _blocks(region.coordinate, usable * inner)
     dynamic = _blocks(region.shuffle_cells, usable) if region.shuffles else 0
     einsum = _blocks(region.einsum_capacity, usable * inner) if region.einsum_cells else 0
     advice = 3 * inner * blocks + 3 * dynamic + 6 * inner * einsum
+    advice += sum(commitment_columns(size, logrows) for size in committed)
     constants = _blocks(len(region.constants), usable) if region.constants else 0
     low, high = arguments.lookup_range
     wide = table_columns(high - low, logrows)
@@ -98,14 +109,19 @@ def columns_of(region: Region, arguments: RunArguments, logrows: int, instances:
     lookups += dynamic * _chunks(places, 2, 2, degree)
     return Columns(
         advice=advice,
-        instance=1 if instances else 0,
+        instance=instance,
         fixed=constants + tables + complex_ + wasted + _packed(simple, degree),
         selectors=complex_ + wasted + len(simple),
-        permuted=advice + (1 if instances else 0) + constants,
+        permuted=advice + instance + constants,
         lookups=lookups,
         degree=degree,
         advice_queries=advice + blocks + 2 * einsum,
     )
+
+
+def commitment_columns(elements: int, logrows: int) -> int:
+    """Columns of a tensor that is committed to."""
+    return math.ceil(elements / ((1 << logrows) - _BLINDING))
 
 
 def table_columns(length: int, logrows: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from odp.backends.ezkl.cost_columns import Columns, columns_of, table_columns
 from odp.backends.ezkl.cost_region import Region
@@ -82,7 +83,11 @@ def proof_bytes(columns: Columns) -> int:
 
 
 def estimate_resources(
-    region: Region, arguments: RunArguments, instances: int, logrows: int
+    region: Region,
+    arguments: RunArguments,
+    instances: int,
+    logrows: int,
+    committed: Sequence[int] = (),
 ) -> Resources:
     """Estimate what setup and proof take.
 
@@ -91,8 +96,9 @@ def estimate_resources(
         arguments: the settings.
         instances: public values.
         logrows: log2 of the rows.
+        committed: elements of each tensor that is committed to.
     """
-    columns = columns_of(region, arguments, logrows, instances)
+    columns = columns_of(region, arguments, logrows, instances, committed)
     rows = 1 << logrows
     key = proving_key_bytes(columns, logrows)
     proof = proof_bytes(columns)

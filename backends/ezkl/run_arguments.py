@@ -120,7 +120,8 @@ def _plain(name: str, value: Any) -> Any:
         return (int(value[0]), int(value[1]))
     if name.endswith("visibility"):
         # `Hashed` and the like carry options: {"Hashed": {...}}.
-        return (value if isinstance(value, str) else next(iter(value))).lower()
+        name = (value if isinstance(value, str) else next(iter(value))).lower()
+        return "polycommit" if name == "kzgcommit" else name
     if name == "check_mode":
         return value.lower()
     return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,11 @@ def test_a_proof_from_start_to_end(circuit: Path, command: Command, tmp_path: Pa
     assert not [path for path in circuit.iterdir() if path.name.startswith(".odp-")]
 
 
-def test_parts_are_proven_and_linked(folder: Path, command: Command, tmp_path: Path) -> None:
+@pytest.mark.parametrize("links", ["committed", "public"])
+def test_parts_are_proven_and_linked(
+    links: str, folder: Path, command: Command, tmp_path: Path
+) -> None:
+    from odp.backends.ezkl.linking import check_links, read_parts
     from odp.circuits import compile_circuit
 
     onnx.save(gated_mlp(4, 64, 172), tmp_path / "model.onnx")
@@ -102,7 +107,9 @@ def test_parts_are_proven_and_linked(folder: Path, command: Command, tmp_path: P
     made.save(tmp_path / "whole")
     memory = 0.95 * made.compiled.cost.resources.peak_memory / 1e9
     done = command(
-        "ezkl", "split", tmp_path / "whole", "--memory", str(memory), "--json", program="odp"
+        *("ezkl", "split", tmp_path / "whole", "--memory", str(memory), "--json"),
+        *("--links", links),
+        program="odp",
     )
     assert done.code == 0, done.err
     assert len(json.loads(done.out)) >= 2
@@ -111,15 +118,23 @@ def test_parts_are_proven_and_linked(folder: Path, command: Command, tmp_path: P
     assert done.code == 0, done.err
     run = json.loads(done.out)
     assert run["verified"] and run["links"] >= 1
+    for name, part in run["parts"].items():
+        manifest = json.loads((parts / name / "manifest.json").read_text())
+        predicted = manifest["predicted"]["proving_key"]
+        assert part["sizes"]["pk.key"] == pytest.approx(predicted, rel=0.01)
     # A proof of other values is valid by itself, but is linked to nothing.
-    from odp.backends.ezkl.splitting import check_links, read_parts
-
-    found, links = read_parts(parts)
+    found, joined = read_parts(parts)
+    string = Path(os.environ["XDG_CACHE_HOME"]) / "odp" / "srs"
+    (string,) = string.glob(f"test-{manifest['predicted']['logrows']}.srs")
+    assert not check_links(found, joined, string)
     proof = found[0].folder / "proof.json"
     tree = json.loads(proof.read_text())
-    tree["instances"][0][-1] = tree["instances"][0][0]
+    if links == "public":
+        tree["instances"][0][-1] = tree["instances"][0][0]
+    else:
+        tree["proof"][:64] = tree["proof"][64:128]
     proof.write_text(json.dumps(tree))
-    assert check_links(found, links)
+    assert check_links(found, joined, string)
 
 
 def test_cost(folder: Path, circuit: Path, command: Command) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 if TYPE_CHECKING:
+    from odp.backends.ezkl.splitting import Links
     from odp.cli.terminal import Terminal
 
 __all__ = ["prove_command", "split_command", "verify_command"]
@@ -102,12 +103,21 @@ def prove_command(
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Default: FOLDER.parts."
 )
+@click.option(
+    "--links",
+    type=click.Choice(["committed", "public"]),
+    default="committed",
+    show_default=True,
+    help="How the proofs show the tensors between the parts: as KZG commitments, or as they are.",
+)
 @_JSON
-def split_command(folder: Path, memory: float, output: Path | None, as_json: bool) -> int:
+def split_command(
+    folder: Path, memory: float, output: Path | None, links: Links, as_json: bool
+) -> int:
     """Cut the circuit in FOLDER into parts that prove within some memory.
 
-    The parts are linked by public integers: what leaves one enters the next. odp ezkl prove and
-    verify take the folder of the parts, too, and check the links.
+    What leaves one part enters the next as the same integers, and both proofs commit to them.
+    odp ezkl prove and verify take the folder of the parts, too, and check the links.
     """
     from odp.backends.ezkl.artefacts import CircuitFolder
     from odp.backends.ezkl.splitting import split
@@ -116,7 +126,7 @@ def split_command(folder: Path, memory: float, output: Path | None, as_json: boo
     terminal = Terminal(quiet=as_json)
     target = output or folder.with_name(f"{folder.name}.parts")
     with terminal.progress() as advance:
-        parts = split(CircuitFolder(folder), target, memory * 1e9, advance)
+        parts = split(CircuitFolder(folder), target, memory * 1e9, links=links, progress=advance)
     records = [CircuitFolder(part.folder).manifest["predicted"] for part in parts]
     if as_json:
         click.echo(
@@ -161,8 +171,8 @@ def _prove_parts(
     from joblib import Parallel, delayed
 
     from odp.backends.ezkl.artefacts import CircuitFolder
+    from odp.backends.ezkl.linking import check_links, read_parts
     from odp.backends.ezkl.prover import prove
-    from odp.backends.ezkl.splitting import check_links, read_parts
     from odp.circuit_comparison import srs_folder
 
     parts, links = read_parts(folder)
@@ -170,7 +180,8 @@ def _prove_parts(
         delayed(prove)(CircuitFolder(part.folder), srs=srs, srs_folder=srs_folder(), force=force)
         for part in parts
     )
-    broken = check_links(parts, links)
+    string = srs or srs_folder() / f"test-{CircuitFolder(parts[0].folder).logrows}.srs"
+    broken = check_links(parts, links, string)
     verified = all(run.verified for run in runs) and not broken
     if as_json:
         tree = {
