@@ -220,7 +220,7 @@ def _product(a: Array, b: Array) -> Array:
     """
     if a.dtype != object and b.dtype != object:
         return np.asarray(np.matmul(a, b))
-    bits = [int(np.abs(np.asarray(m, object)).max(initial=0)).bit_length() for m in (a, b)]
+    bits = [int(np.abs(m).max(initial=0)).bit_length() for m in (a, b)]
     room = _MANTISSA - min(bits) - a.shape[-1].bit_length()
     if room < _SHORTEST_LIMB:
         return np.asarray(np.matmul(np.asarray(a, object), np.asarray(b, object)))

@@ -9,11 +9,12 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from odp.approximations import approximate
 from odp.approximations.algebra import OperatorAlgebra
 from odp.approximations.approximant import Approximant
 from odp.approximations.errors import OdpError
+from odp.approximations.interval import Interval
 from odp.backends.ezkl.circuit import Circuit, Node
+from odp.backends.ezkl.homogeneous import approximate_homogeneous
 
 __all__ = ["Division", "without_division"]
 
@@ -117,9 +118,9 @@ def _division(node: Node, denominators: Sequence[Array], error: float, margin: f
     near, far = sorted((abs(low), abs(high)))
     factor = float((far / near) ** margin * (1.0 + margin))
     near, far = near / factor, far * factor
-    bounds = (near, far) if sign > 0 else (-far, -near)
-    approximant = approximate("reciprocal", bounds, error=error, relative=True, target="fhe")
-    return Division(node, *bounds, approximant)
+    domain = Interval(near, far) if sign > 0 else Interval(-far, -near)
+    approximant = approximate_homogeneous("reciprocal", domain, error)
+    return Division(node, domain.lo, domain.hi, approximant)
 
 
 def _emitted(circuit: Circuit, division: Division, numerator: int, denominator: int) -> int:

@@ -16,6 +16,7 @@ from odp.approximations.approximant import Approximant
 from odp.approximations.errors import ApproximationError
 from odp.approximations.functions.registry import get_function
 from odp.approximations.interval import Interval
+from odp.backends.ezkl.homogeneous import HOMOGENEOUS, approximate_homogeneous
 from odp.rewriter.calibration import Observation
 from odp.rewriter.report import Skipped
 from odp.rewriter.selection import Choice, Defaults, Selection, domain_of, mask_value_for
@@ -63,6 +64,8 @@ def _chosen(name: str, domain: Interval, error: float, elements: int) -> Approxi
     relative = function.relative or (name == _WEIGHTS and domain.hi > 1.0)
     if elements > _FEW:
         return lowest_degree(name, domain, error, relative)
+    if relative and name in HOMOGENEOUS:
+        return approximate_homogeneous(name, domain, error)
     return approximate(name, domain, error=error, relative=relative, target="fhe")
 
 

@@ -59,7 +59,8 @@ class IntegerProgram:
         for name, number in self.circuit.inputs.items():
             shape = self.circuit.nodes[number].shape
             real = np.asarray(inputs[name], np.float64).reshape(shape)
-            found[name] = _integers(np.rint(np.ldexp(real, self.schedule.scales[number])))
+            whole = _integers(np.rint(np.ldexp(real, self.schedule.scales[number])))
+            found[name] = whole.astype(object)
         return found
 
     def simulate(self, integers: Mapping[str, Array]) -> tuple[list[Array], list[Overflow]]:
@@ -177,9 +178,12 @@ def rescaled(integers: Array, k: int) -> Array:
 
 
 def _integers(array: Array) -> Array:
-    # Those that fit go through int64, which is ten times as quick.
+    """Whole numbers as int64, where all fit, or as Python integers.
+
+    Operands that change are Python integers, and make those of all they meet.
+    """
     if np.abs(array).max(initial=0.0) < 2.0**62:
-        return np.asarray(np.asarray(array).astype(np.int64), object)
+        return np.asarray(array).astype(np.int64)
     return np.asarray(np.frompyfunc(int, 1, 1)(array), object)
 
 
@@ -197,7 +201,8 @@ def _rounded(value: Array, scale: int, nudge: int = 0) -> Array:
     whole = _integers(np.where(length >= 0, whole, 0.0))
     if not zeros.any():
         return whole
-    return np.asarray(whole * np.asarray(np.frompyfunc(lambda z: 1 << int(z), 1, 1)(zeros)), object)
+    shifts = np.asarray(np.frompyfunc(lambda z: 1 << int(z), 1, 1)(zeros), object)
+    return np.asarray(whole.astype(object) * shifts, object)
 
 
 class _Writer:

@@ -157,7 +157,11 @@ def _moved(
 
 
 def _integers(array: Array) -> Array:
-    return np.asarray(np.frompyfunc(int, 1, 1)(array.astype(np.float64)), object)
+    """A stored constant in integers; what it meets are Python integers, so nothing overflows."""
+    whole = array.astype(np.float64)
+    if np.abs(whole).max(initial=0.0) < 2.0**62:
+        return whole.astype(np.int64)
+    return np.asarray(np.frompyfunc(int, 1, 1)(whole), object)
 
 
 def _bits(integers: Array) -> int:

@@ -178,11 +178,32 @@ def _pow(r: _Reader, node: onnx.NodeProto, a: dict[str, Any]) -> int:
     return result
 
 
+def _matmul(r: _Reader, node: onnx.NodeProto, a: dict[str, Any]) -> int:
+    return _product(r, r.number(node.input[0]), r.number(node.input[1]))
+
+
+def _product(r: _Reader, x: int, w: int) -> int:
+    """A matrix product; ternary weights (BitNet) stay -1, 0 and 1, which cost no bits."""
+    weights = r.circuit.nodes[w].value
+    scale = None if weights is None else _ternary_scale(weights)
+    if weights is None or scale is None or scale == 1.0:
+        return r.add("matmul", x, w)
+    result = r.add("matmul", x, r.constant(np.sign(weights)))
+    return r.add("mul", result, r.constant(scale))
+
+
+def _ternary_scale(weights: NDArray[np.float64]) -> float | None:
+    """The s of weights that are all -s, 0 or s."""
+    sizes = np.abs(weights)
+    scale = float(sizes.max(initial=0.0))
+    return scale if scale > 0.0 and bool(((sizes == 0.0) | (sizes == scale)).all()) else None
+
+
 def _gemm(r: _Reader, node: onnx.NodeProto, a: dict[str, Any]) -> int:
     x, w = r.number(node.input[0]), r.number(node.input[1])
     x = r.add("transpose", x, order=(1, 0)) if a.get("transA") else x
     w = r.add("transpose", w, order=(1, 0)) if a.get("transB") else w
-    result = r.add("matmul", x, w)
+    result = _product(r, x, w)
     if a.get("alpha", 1.0) != 1.0:
         result = r.add("mul", result, r.constant(a["alpha"]))
     if len(node.input) > 2 and node.input[2]:
@@ -341,7 +362,7 @@ _RULES: dict[str, Rule] = {
     "Gather": _gather,
     "Gemm": _gemm,
     "Identity": _identity,
-    "MatMul": _same("matmul"),
+    "MatMul": _matmul,
     "Max": _same("max"),
     "Min": _same("min"),
     "Mul": _same("mul"),
