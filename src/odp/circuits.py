@@ -313,19 +313,21 @@ def _rewritten(path: Path, job: Job, shapes: Mapping[str, Sequence[int]] | None)
 
     from odp.backends.ezkl.compiler import relative_error
     from odp.backends.ezkl.division import without_division
+    from odp.backends.ezkl.lint import Problem
     from odp.backends.ezkl.reading import read_circuit
     from odp.onnx_rewriting import reference_run, rewrite_model
 
     lowered, report, _ = rewrite_model(path, job, shapes=shapes, opset=12)
-    left = [(record.name, one) for record in report.passes for one in record.skipped]
-    if left:
-        name, skipped = left[0]
-        raise OdpError(f"{name} at '{skipped.node}': {skipped.reason}")
+    skipped = [
+        Problem(f"node '{one.node}'", one.op, f"{record.name}: {one.reason}")
+        for record in report.passes
+        for one in record.skipped
+    ]
     for site in report.sites:
         wide = site.domain[1] - site.domain[0] > _WIDEST_SCORES and site.domain[1] > 0.0
         if site.pass_name.startswith("softmax") and wide:
             raise _WideScores
-    circuit = read_circuit(ir.to_proto(lowered))
+    circuit = read_circuit(ir.to_proto(lowered), skipped)
     inputs, outputs = reference_run(path, job, shapes)
     error = job.defaults.error
     samples = [circuit.evaluate(one) for one in inputs]
