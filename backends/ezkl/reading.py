@@ -18,17 +18,20 @@ _MODULE_KEYS = ("odp.module", "pkg.torch.onnx.name_scopes", "namespace")
 _LARGEST_POWER = 16
 
 
-def read_circuit(model: onnx.ModelProto, known: Sequence[Problem] = ()) -> Circuit:
+def read_circuit(
+    model: onnx.ModelProto, known: Sequence[Problem] = (), roots: bool = False
+) -> Circuit:
     """The circuit of a rewritten model.
 
     Args:
         model: static shapes, opset 12.
         known: problems that were found before; what they left behind is not reported again.
+        roots: whether the circuit may have square roots.
 
     Raises:
         CircuitRefused: of everything in the model that no circuit has; names nodes and modules.
     """
-    reader = _Reader(model)
+    reader = _Reader(model, roots)
     left = {problem.operator.lower() for problem in known}
     problems = [*known, *(p for p in reader.problems if p.operator.lower() not in left)]
     if problems:
@@ -41,8 +44,9 @@ class _Unreadable(Exception):
 
 
 class _Reader:
-    def __init__(self, model: onnx.ModelProto) -> None:
+    def __init__(self, model: onnx.ModelProto, roots: bool) -> None:
         self.circuit = Circuit()
+        self.rules = {k: v for k, v in _RULES.items() if roots or k != "Sqrt"}
         self.numbers: dict[str, int] = {}
         # As they are stored: indices and shapes are no numbers of the circuit.
         self.constants: dict[str, NDArray[Any]] = {}
@@ -79,7 +83,7 @@ class _Reader:
         if node.op_type == "Constant":
             self.constants[node.output[0]] = onnx.numpy_helper.to_array(attributes["value"])
             return
-        rule = _RULES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+        rule = self.rules.get(node.op_type) if node.domain in ("", "ai.onnx") else None
         try:
             if all(not name or name in self.constants for name in node.input):
                 self._fold(node)
@@ -372,6 +376,7 @@ _RULES: dict[str, Rule] = {
     "Reshape": _reshape,
     "Slice": _slice,
     "Split": _split,
+    "Sqrt": _same("sqrt"),
     "Squeeze": _squeeze,
     "Sub": _same("sub"),
     "Sum": _same("add"),
