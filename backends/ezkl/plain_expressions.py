@@ -9,11 +9,11 @@ two, which costs nothing there and makes all coefficients of a size.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,9 +33,6 @@ from odp.rewriter.report import Skipped
 from odp.rewriter.selection import Choice, Defaults, Selection, domain_of, mask_value_for
 from odp.rewriter.site import Site
 
-if TYPE_CHECKING:
-    from odp.job import Selector
-
 __all__ = ["error_at_scale", "select_for_scale", "with_even_coefficients"]
 
 Array = NDArray[Any]
@@ -47,7 +44,7 @@ _ROUNDED = 2.0
 _POINTS = 1025
 
 
-def select_for_scale(scale: int) -> Selector:
+def select_for_scale(scale: int) -> Callable[..., Selection]:
     """A selector of expressions for numbers of one scale; nothing is clipped.
 
     A budget that roundings exceed is doubled until there is an expression: what the witness is off
