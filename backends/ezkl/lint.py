@@ -46,8 +46,9 @@ class Problem:
     advice: str
 
     def __str__(self) -> str:
-        what = f" is a {self.operator}" if self.operator else ""
-        return f"{self.where}{what}: {self.advice}"
+        if not self.operator:
+            return f"{self.where} {self.advice}"
+        return f"{self.where} is a {self.operator}: {self.advice}"
 
 
 class CircuitRefused(OdpError):
