@@ -9,7 +9,7 @@ two, which costs nothing there and makes all coefficients of a size.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
@@ -44,7 +44,7 @@ _ROUNDED = 2.0
 _POINTS = 1025
 
 
-def select_for_scale(scale: int) -> Callable[..., Selection]:
+def select_for_scale(scale: int, native: Collection[str] = ()) -> Callable[..., Selection]:
     """A selector of expressions for numbers of one scale; nothing is clipped.
 
     A budget that roundings exceed is doubled until there is an expression: what the witness is off
@@ -52,8 +52,9 @@ def select_for_scale(scale: int) -> Callable[..., Selection]:
 
     Args:
         scale: bits after the point.
+        native: functions that stay as they are.
     """
-    return partial(_select, scale=scale)
+    return partial(_select, scale=scale, native=native)
 
 
 def _select(
@@ -62,9 +63,12 @@ def _select(
     defaults: Defaults,
     *,
     scale: int,
+    native: Collection[str],
 ) -> Selection:
     selection = Selection({}, {}, [], mask_value_for(sites, observations))
     for site_id, site in sites.items():
+        if site.function in native:
+            continue
         try:
             approximant = _chosen(site, observations[site_id], defaults, selection, scale)
         except ApproximationError as error:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from odp.backends.ezkl.cost import CostReport, RunArguments
     from odp.backends.ezkl.plain import Settled
+    from odp.backends.ezkl.policy import Native, Policy
     from odp.rewriter.report import Report
 
     Arrays = Mapping[str, NDArray[np.float64]]
@@ -43,6 +44,7 @@ class PlainModel:
         settled: EZKL's settings, and the errors of its witness.
         cost: predicted.
         ranges: node, module and log2 of the largest value of every tensor, by name.
+        policy: its name, what stays an operation of EZKL, and what the alternatives cost.
         report: of the rewrite.
         site_error: error that was asked of every expression.
         approximation: relative error of the outputs by expressions alone.
@@ -56,6 +58,7 @@ class PlainModel:
     settled: Settled
     cost: CostReport
     ranges: Mapping[str, Mapping[str, Any]]
+    policy: Mapping[str, Any]
     report: Report
     site_error: float
     approximation: float
@@ -89,6 +92,7 @@ class PlainModel:
                 for (name, array), label in outputs
             },
             "tensors": self.ranges,
+            "policy": dict(self.policy),
             "tables": [table.name for table in self.cost.lookups],
             "expressions": [
                 {"pass": site.pass_name, "node": site.node, "function": site.function}
@@ -132,6 +136,8 @@ class _Rewritten:
     outputs: list[Arrays]
     site_error: float
     error: float
+    native: Native
+    circuits: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 def compile_plain(
@@ -147,6 +153,7 @@ def compile_plain(
     samples: int | None = None,
     seed: int = 0,
     check_ranges: bool = False,
+    policy: Policy = "rational",
     progress: Stage = lambda what, done, total: None,
 ) -> PlainModel:
     """Rewrite an ONNX model and let EZKL choose scales, rescales and tables of what is left.
@@ -165,20 +172,26 @@ def compile_plain(
         samples: number of inputs to use.
         seed: of generated inputs.
         check_ranges: let EZKL check the ranges of inputs and outputs inside of the circuit.
+        policy: `rational` replaces all that the passes name; `cheapest` leaves square roots and
+            their reciprocals to EZKL, which needs no table for them, where that takes fewer rows.
         progress: called when a stage advances.
 
     Raises:
         OdpError: bad input, an operator that EZKL cannot read, or an error that no scale keeps.
     """
     from odp.backends.ezkl.cost import RunArguments, predict
+    from odp.backends.ezkl.policy import POLICIES, Native
     from odp.backends.ezkl.real_ranges import calibrated_ranges
 
     path = Path(model)
     if not 0.0 < error < 1.0:
         raise OdpError(f"the error of a circuit is a number between 0 and 1, not {error:g}")
+    if policy not in POLICIES:
+        raise OdpError(f"policy is {' or '.join(POLICIES)}, not '{policy}'")
+    natives = (Native(), Native(roots=True))[: 2 if policy == "cheapest" else 1]
     wishes = _Wishes(path, passes, calibration, shapes, error, margin, samples, seed, progress)
     arguments = RunArguments(ignore_range_check_inputs_outputs=not check_ranges)
-    found, settled = _settled(wishes, site_error, arguments, scale)
+    found, settled = _settled(wishes, natives, site_error, arguments, scale)
     if settled.error > error:
         found.report.warnings.append(
             f"at scale {scale} EZKL's witness is off by {settled.error:.2g}, more than the "
@@ -189,6 +202,7 @@ def compile_plain(
         settled,
         predict(found.network, settled.arguments, settled.arguments.logrows),
         calibrated_ranges(found.network, found.inputs, margin),
+        {"name": policy, "native": str(found.native), "circuits": found.circuits},
         found.report,
         found.site_error,
         found.error,
@@ -215,7 +229,11 @@ class _Wishes:
 
 
 def _settled(
-    wishes: _Wishes, site_error: float | None, arguments: RunArguments, typed: int | None
+    wishes: _Wishes,
+    natives: Sequence[Native],
+    site_error: float | None,
+    arguments: RunArguments,
+    typed: int | None,
 ) -> tuple[_Rewritten, Settled]:
     """Network and settings of the typed scale, or of the first that keeps the error."""
     from odp.backends.ezkl.plain import settle
@@ -225,7 +243,8 @@ def _settled(
     with tempfile.TemporaryDirectory(prefix="odp-plain-") as folder:
         for done, scale in enumerate(scales):
             wishes.progress("scales", done, len(scales))
-            found = _fine_enough(wishes, site_error, scale)
+            forms = [_fine_enough(wishes, native, site_error, scale) for native in natives]
+            found = _cheapest(forms, error, arguments, scale)
             if found.error > error and typed is None:
                 said.append(f"scale {scale}: expressions alone off by {found.error:.2g}")
                 continue
@@ -247,13 +266,28 @@ def _settled(
     )
 
 
-def _fine_enough(wishes: _Wishes, site_error: float | None, scale: int) -> _Rewritten:
+def _cheapest(
+    forms: Sequence[_Rewritten], error: float, arguments: RunArguments, scale: int
+) -> _Rewritten:
+    """Of the forms that keep an error the one with the fewest rows, and a record of all."""
+    from odp.backends.ezkl.cost import predict
+
+    scaled = dataclasses.replace(arguments, input_scale=scale, param_scale=scale)
+    rows = [predict(form.network, scaled).rows for form in forms]
+    best = min(zip(forms, rows, strict=True), key=lambda pair: (pair[0].error > error, pair[1]))
+    circuits = {str(form.native): {"rows": n} for form, n in zip(forms, rows, strict=True)}
+    return dataclasses.replace(best[0], circuits=circuits)
+
+
+def _fine_enough(
+    wishes: _Wishes, native: Native, site_error: float | None, scale: int
+) -> _Rewritten:
     """The network with expressions that leave room for rounding, if there are such at a scale."""
     if site_error is not None:
-        return _rewritten(wishes, site_error, scale)
+        return _rewritten(wishes, native, site_error, scale)
     wanted, best = _FIRST * wishes.error, None
     for _ in range(_ATTEMPTS):
-        found = _rewritten(wishes, wanted, scale)
+        found = _rewritten(wishes, native, wanted, scale)
         if best is not None and found.error >= best.error:
             break
         best = found
@@ -264,7 +298,7 @@ def _fine_enough(wishes: _Wishes, site_error: float | None, scale: int) -> _Rewr
     return best
 
 
-def _rewritten(wishes: _Wishes, site_error: float, scale: int) -> _Rewritten:
+def _rewritten(wishes: _Wishes, native: Native, site_error: float, scale: int) -> _Rewritten:
     import onnx_ir as ir
 
     from odp.backends.ezkl.compiler import relative_error
@@ -294,7 +328,7 @@ def _rewritten(wishes: _Wishes, site_error: float, scale: int) -> _Rewritten:
         else one
         for one in job.typed
     ]
-    job = dataclasses.replace(job, typed=typed, selector=select_for_scale(scale))
+    job = dataclasses.replace(job, typed=typed, selector=select_for_scale(scale, native.functions))
     lowered, report, _ = rewrite_model(wishes.path, job, shapes=wishes.shapes, opset=12)
     network = plain_network(ir.to_proto(simplify(lowered, keep=lambda node: False)))
     inputs, outputs = reference_run(wishes.path, job, wishes.shapes)
@@ -303,4 +337,4 @@ def _rewritten(wishes: _Wishes, site_error: float, scale: int) -> _Rewritten:
         relative_error(session.run(one), reference)
         for one, reference in zip(inputs, outputs, strict=True)
     )
-    return _Rewritten(network, report, list(inputs), list(outputs), site_error, worst)
+    return _Rewritten(network, report, list(inputs), list(outputs), site_error, worst, native)

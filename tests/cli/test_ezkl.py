@@ -84,6 +84,21 @@ def test_compile_with_scales_of_ezkl(folder: Path, command: Command, tmp_path: P
     assert cost["rows"] == manifest["predicted"]["rows"]
 
 
+def test_policies(folder: Path, command: Command, tmp_path: Path) -> None:
+    for profile in ("scheduled", "plain"):
+        done = command(
+            *("ezkl", "compile", folder / "model.onnx", "-c", folder / "data.npz"),
+            *("--policy", "cheapest", "--profile", profile, "--error", "0.05"),
+            *("-o", tmp_path / profile, "--json"),
+            program="odp",
+        )
+        assert done.code == 0, done.err
+        policy = json.loads(done.out)["policy"]
+        assert policy["name"] == "cheapest" and {"nothing", "roots"} <= set(policy["circuits"])
+        settings = json.loads((tmp_path / profile / "settings.json").read_text())
+        assert settings["required_lookups"] == []
+
+
 def test_a_scale_that_is_too_coarse(folder: Path, command: Command, tmp_path: Path) -> None:
     done = command(
         *("ezkl", "compile", folder / "model.onnx", "-c", folder / "data.npz", "-q"),

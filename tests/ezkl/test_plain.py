@@ -111,6 +111,17 @@ def test_what_is_left_native_has_tables(tmp_path: Path) -> None:
     assert compiled.settled.error <= ERROR
 
 
+def test_roots_stay_where_that_is_cheaper(tmp_path: Path) -> None:
+    model, data = stored(gated_mlp(), tmp_path)
+    compiled = compile_plain(model, calibration=data, error=ERROR, policy="cheapest")
+    policy = compiled.manifest()["policy"]
+    assert set(policy["circuits"]) == {"nothing", "roots"} and compiled.settled.error <= ERROR
+    least = min(policy["circuits"], key=lambda form: policy["circuits"][form]["rows"])
+    assert policy["native"] == least
+    kinds = {node.op_type for node in compiled.network.graph.node}
+    assert ("Sqrt" in kinds) == (least == "roots") and compiled.manifest()["tables"] == []
+
+
 # Scales
 
 

@@ -18,7 +18,7 @@ from odp.backends.ezkl.compiler import Compiled
 from odp.backends.ezkl.compiler import compile_circuit as schedule
 from odp.backends.ezkl.network import simulate
 from odp.backends.ezkl.policy import Native, rows_in_two_columns
-from odp.backends.ezkl.proving import run_ezkl
+from odp.backends.ezkl.proving import run_ezkl, unsafe_srs
 from odp.backends.ezkl.roots import RECIPROCAL_LABEL, ROOT_BITS, reciprocals, roots
 from odp.backends.ezkl.run_arguments import RunArguments
 from odp.circuit_rewriting import Rewritten, Wishes, balanced
@@ -57,7 +57,11 @@ class Made:
 @pytest.fixture(scope="module", params=BLOCKS)
 def made(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Made:
     folder = tmp_path_factory.mktemp(request.param)
-    model, data = stored(BLOCKS[request.param](), folder)
+    return scheduled(*stored(BLOCKS[request.param](), folder), folder)
+
+
+def scheduled(model: Path, data: Path, folder: Path) -> Made:
+    """Compile a model so that roots and divisions are EZKL's, whatever they cost."""
     wishes = Wishes(model, "all", str(data), None, 0.25, None, 0, NATIVE, lambda *stage: None)
     found = balanced(wishes, ERROR)
     arguments = RunArguments(ignore_range_check_inputs_outputs=True)
@@ -100,6 +104,22 @@ def test_the_witness_is_our_integers_and_is_accepted(made: Made) -> None:
             assert error <= 2 * ERROR * np.linalg.norm(reference[name])
     # The constraints, too: a claim that is off by one makes a witness, and no proof.
     assert run_ezkl("mock", folder / "witness.json", folder / "network.ezkl").result
+
+
+def test_a_proof_verifies(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    model, data = stored(gated_mlp(2, 8, 12), tmp_path)
+    made = scheduled(model, data, tmp_path)
+    integers = made.compiled.program.quantise(made.found.inputs[0])
+    (tmp_path / "input.json").write_text(input_json(integers))
+    network, settings, witness, key, checking, proof = (
+        tmp_path / name
+        for name in ("network.ezkl", "settings.json", "witness.json", "pk", "vk", "proof.json")
+    )
+    srs = unsafe_srs(made.compiled.arguments.logrows, tmp_path_factory.mktemp("srs"))
+    run_ezkl("gen_witness", tmp_path / "input.json", network, witness)
+    run_ezkl("setup", network, checking, key, srs_path=srs)
+    run_ezkl("prove", witness, network, key, proof, srs_path=srs)
+    assert run_ezkl("verify", proof, settings, checking, srs_path=srs).result
 
 
 def test_the_cheapest_has_no_more_rows(tmp_path: Path) -> None:

@@ -57,6 +57,14 @@ def _model_options(command: Any) -> Any:
             help="Let EZKL check the ranges of inputs and outputs in the circuit, for those that "
             "are not public.",
         ),
+        click.option(
+            "--policy",
+            type=click.Choice(["rational", "cheapest"]),
+            default="rational",
+            show_default=True,
+            help="rational: nothing but + - * and the model's own comparisons. cheapest: square "
+            "roots and reciprocals stay EZKL's where fewer rows are predicted.",
+        ),
     ]
     for option in reversed(options):
         command = option(command)
