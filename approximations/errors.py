@@ -10,6 +10,11 @@ __all__ = ["ApproximationError", "OdpError"]
 class OdpError(Exception):
     """Bad input or an impossible request; the message is one line meant for a person."""
 
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The lines to print: one, unless the error is a list of several things to put right."""
+        return (str(self),)
+
 
 class ApproximationError(OdpError):
     """No expression can be built for this function, domain and budget."""

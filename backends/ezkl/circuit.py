@@ -28,8 +28,9 @@ class Node:
 
     Attributes:
         kind: `input`, `constant`, `add`, `sub`, `mul`, `neg`, `matmul`, `sum`, `max`, `min`,
-            `relu`, `abs`, `reduce_max`, `div`, or a move of elements: `reshape`, `transpose`,
-            `slice`, `concat`, `gather`, `broadcast`.
+            `relu`, `abs`, `reduce_max`, `div`, `sqrt` and `reciprocal` where a policy keeps them,
+            or a move of elements: `reshape`, `transpose`, `slice`, `concat`, `gather`,
+            `broadcast`.
         inputs: numbers of the nodes that it reads.
         shape: of the tensor.
         attributes: of the operation, by name.
@@ -197,6 +198,8 @@ _RULES: dict[str, Callable[[Sequence[Array], Mapping[str, Any]], Any]] = {
     "mul": lambda o, a: o[0] * o[1],
     "div": lambda o, a: np.divide(o[0], o[1], where=o[1] != 0, out=np.zeros(_joint(o))),
     "neg": lambda o, a: -o[0],
+    "sqrt": lambda o, a: np.sqrt(o[0]),
+    "reciprocal": lambda o, a: np.divide(1.0, o[0], where=o[0] != 0, out=np.zeros(o[0].shape)),
     "matmul": lambda o, a: _product(o[0], o[1]),
     "sum": lambda o, a: o[0].sum(axis=a["axes"], keepdims=True),
     "reduce_max": lambda o, a: o[0].max(axis=a["axes"], keepdims=True),

@@ -17,7 +17,7 @@ from odp.backends.ezkl.cost import CostReport, RunArguments, predict
 from odp.backends.ezkl.integer_program import IntegerProgram
 from odp.backends.ezkl.magnitudes import magnitudes
 from odp.backends.ezkl.noise import noise_gains
-from odp.backends.ezkl.schedule import Requirements, can_rescale, solve
+from odp.backends.ezkl.schedule import CLAIMED, Requirements, can_rescale, solve
 
 __all__ = ["Compiled", "compile_circuit", "relative_error"]
 
@@ -157,8 +157,16 @@ class _Study:
         self.magnitudes = magnitudes(circuit, samples, margin)
         self.gains = noise_gains(circuit, samples[:2])
         largest = max(node.elements for node in circuit.nodes if node.value is None)
+        # A root or a reciprocal rounds once; it and its operand share few bits, and spare none.
+        sparing = {
+            i
+            for number, node in enumerate(circuit.nodes)
+            if node.kind in CLAIMED
+            for i in (number, *node.inputs)
+        }
         self.large = [
-            node.elements > _SMALL * largest or node.kind == "input" for node in circuit.nodes
+            node.elements > _SMALL * largest or node.kind == "input" or number in sparing
+            for number, node in enumerate(circuit.nodes)
         ]
 
     def precisions(self, factor: float) -> list[float]:
@@ -168,7 +176,9 @@ class _Study:
         """
         left = math.sqrt(self.error**2 - self.approximation**2)
         rounded = [
-            node.value is not None or node.kind == "input" or can_rescale(self.circuit, node)
+            node.value is not None
+            or node.kind in ("input", *CLAIMED)
+            or can_rescale(self.circuit, node)
             for node in self.circuit.nodes
         ]
         count = sum(a and b for a, b in zip(rounded, self.large, strict=True))

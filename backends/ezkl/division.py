@@ -1,8 +1,11 @@
-"""Division by a variable becomes multiplication by a polynomial or iteration for 1/x."""
+"""Division by a variable becomes multiplication by a polynomial or iteration for 1/x.
+
+Or by EZKL's own reciprocal, where a policy keeps it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -27,15 +30,15 @@ class Division:
 
     Attributes:
         node: where it was.
-        low: smallest denominator that the expression holds for.
+        low: smallest denominator that the expression holds for, or that was seen.
         high: largest.
-        approximant: of the reciprocal.
+        approximant: of the reciprocal; None for EZKL's own.
     """
 
     node: Node
     low: float
     high: float
-    approximant: Approximant
+    approximant: Approximant | None
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,11 @@ class _Copy:
 
 
 def without_division(
-    circuit: Circuit, samples: Sequence[Sequence[Array]], error: float, margin: float
+    circuit: Circuit,
+    samples: Sequence[Sequence[Array]],
+    error: float,
+    margin: float,
+    keeps: Callable[[Circuit, Node], bool] = lambda circuit, node: False,
 ) -> tuple[Circuit, list[Division]]:
     """The circuit with an expression for every reciprocal of a variable.
 
@@ -79,6 +86,7 @@ def without_division(
         samples: values of all nodes, for each calibration input.
         error: relative error of each reciprocal.
         margin: share of their octaves by which the range of denominators grows on each side.
+        keeps: whether a division is left to EZKL.
 
     Raises:
         OdpError: a denominator comes close to zero.
@@ -89,7 +97,10 @@ def without_division(
         inputs = [copy.numbers[i] for i in node.inputs]
         if node.kind == "div":
             values = [values[node.inputs[1]] for values in samples]
-            division = _division(node, values, error, margin)
+            if keeps(circuit, node):
+                division = _kept(node, values)
+            else:
+                division = _division(node, values, error, margin)
             found.append(division)
             copy.numbers.append(_emitted(copy.circuit, division, *inputs))
         elif node.kind == "input":
@@ -123,14 +134,39 @@ def _division(node: Node, denominators: Sequence[Array], error: float, margin: f
     return Division(node, domain.lo, domain.hi, approximant)
 
 
+def _kept(node: Node, denominators: Sequence[Array]) -> Division:
+    low = min(float(values.min()) for values in denominators)
+    high = max(float(values.max()) for values in denominators)
+    if any(not values.all() for values in denominators):
+        raise OdpError(f"node {node.where} divides by zero; bound the denominator away from it")
+    return Division(node, low, high, None)
+
+
 def _emitted(circuit: Circuit, division: Division, numerator: int, denominator: int) -> int:
     node = division.node
 
     def constant(value: Fraction) -> _Value:
         return _Value(circuit, circuit.constant(float(value)), node.name, node.module)
 
+    if division.approximant is None:
+        return _times(circuit, node, numerator, _reciprocal(circuit, node, denominator))
     x = _Value(circuit, denominator, node.name, node.module)
     result: int = division.approximant.expression.emit(OperatorAlgebra(constant), x=x).number
+    return _times(circuit, node, numerator, result)
+
+
+def _reciprocal(circuit: Circuit, node: Node, denominator: int) -> int:
+    """EZKL's reciprocal, of a number that can be rescaled: a root can, and a negation."""
+
+    def added(kind: str, x: int) -> int:
+        return circuit.add(kind, x, name=node.name, module=node.module)
+
+    if circuit.nodes[denominator].kind == "sqrt":
+        return added("reciprocal", denominator)
+    return added("neg", added("reciprocal", added("neg", denominator)))
+
+
+def _times(circuit: Circuit, node: Node, numerator: int, result: int) -> int:
     top = circuit.nodes[numerator].value
     if top is not None and top.size == 1 and float(top.reshape(())) == 1.0:
         return result

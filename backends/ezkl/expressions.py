@@ -9,7 +9,7 @@ only, as in norms, any form will do.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from odp.approximations import approximate
 from odp.approximations.approximant import Approximant
@@ -32,7 +32,10 @@ _WEIGHTS = "exp"
 
 
 def select_for_circuit(
-    sites: Mapping[str, Site], observations: Mapping[str, Observation], defaults: Defaults
+    sites: Mapping[str, Site],
+    observations: Mapping[str, Observation],
+    defaults: Defaults,
+    native: Collection[str] = (),
 ) -> Selection:
     """Choose expressions for all sites; nothing is clipped, because ranges are checked outside.
 
@@ -40,12 +43,15 @@ def select_for_circuit(
         sites: by id.
         observations: what each site saw, by id.
         defaults: error and margin.
+        native: functions that stay as they are.
 
     Returns:
         Choices, and what has no expression without a division within the degrees allowed.
     """
     selection = Selection({}, {}, [], mask_value_for(sites, observations))
     for site_id, site in sites.items():
+        if site.function in native:
+            continue
         seen = observations[site_id]
         options = site.request.rewrite
         budget = options.error if options.error is not None else defaults.error

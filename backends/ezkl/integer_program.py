@@ -14,6 +14,7 @@ import onnx
 from numpy.typing import NDArray
 
 from odp.backends.ezkl.circuit import Circuit, Node, apply
+from odp.backends.ezkl.roots import ROOT_BITS, reciprocals, roots
 from odp.backends.ezkl.schedule import ALIGNED, QUOTIENT_BITS, Schedule, power_of_two
 
 __all__ = ["IntegerProgram", "Overflow", "rescaled"]
@@ -78,8 +79,11 @@ class IntegerProgram:
                 values.append(np.empty(0, object))
                 continue
             before = self._result(number, node, values)
-            self._check(node, before, 125, overflows)
-            k = self.schedule.rescaled(number)
+            limit, k = 125, self.schedule.rescaled(number)
+            if node.kind in ("sqrt", "reciprocal"):
+                limit, k = self._claim_bits(node), self.schedule.labels[number]
+                self._check_operand(node, values[node.inputs[0]], overflows)
+            self._check(node, before, limit, overflows)
             after = before
             if k:
                 after = rescaled(before, k)
@@ -94,7 +98,20 @@ class IntegerProgram:
             for name, number in self.circuit.outputs.items()
         }
 
+    def _claim_bits(self, node: Node) -> int:
+        return min(self.digits - 1, ROOT_BITS if node.kind == "sqrt" else 125)
+
+    def _check_operand(self, node: Node, value: Array, found: list[Overflow]) -> None:
+        """Of a root or a reciprocal: EZKL's prover has nothing to claim for other ones."""
+        if node.kind == "sqrt" and min(value.flat) < 0:
+            found.append(Overflow(node, int(-min(value.flat)).bit_length(), 0))
+        if node.kind == "reciprocal":
+            self._check(node, value, self.digits - 2, found)
+
     def _result(self, number: int, node: Node, values: Sequence[Array]) -> Array:
+        if node.kind in ("sqrt", "reciprocal"):
+            claimed = roots if node.kind == "sqrt" else reciprocals
+            return claimed(values[node.inputs[0]], self.schedule.labels[number])
         shifted = power_of_two(self.circuit, node)
         if shifted is not None:
             operand = values[node.inputs[shifted[0]]]
@@ -246,7 +263,7 @@ class _Writer:
         if shifted is not None:
             return self.names[node.inputs[shifted[0]]]
         operands = [self._operand(number, place) for place in range(len(node.inputs))]
-        k = self.schedule.rescaled(number)
+        k = self.schedule.rescaled(number) or self.schedule.labels.get(number, 0)
         if k:
             places = range(len(operands)) if node.kind in ALIGNED else [self._variable(node)]
             for place in places:
@@ -361,10 +378,12 @@ _EMITTERS: dict[str, Any] = {
     "min": _plain("Min"),
     "mul": _plain("Mul"),
     "neg": _plain("Neg"),
+    "reciprocal": _plain("Reciprocal"),
     "reduce_max": _reduced("ReduceMax"),
     "relu": _plain("Relu"),
     "reshape": _reshape,
     "slice": _slice,
+    "sqrt": _plain("Sqrt"),
     "sub": _plain("Sub"),
     "sum": _reduced("ReduceSum"),
     "transpose": _transpose,

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from odp.approximations.errors import OdpError
 from odp.backends.ezkl.circuit import apply
 from odp.backends.ezkl.integer_program import rescaled
+from odp.backends.ezkl.roots import reciprocals, roots
 
 __all__ = ["Tensor", "simulate"]
 
@@ -103,6 +104,8 @@ def _run(
             labels.append(values[name].label)
         else:
             operands.append(_integers(constants[name]))
+    if node.op_type in ("Sqrt", "Reciprocal"):
+        return _claimed(node, operands[0], labels[0])
     if node.op_type in ("ReduceSum", "ReduceMax"):
         kind = "sum" if node.op_type == "ReduceSum" else "reduce_max"
         result = apply(kind, operands, {"axes": tuple(attributes["axes"])})
@@ -116,6 +119,17 @@ def _run(
     if label:
         result = rescaled(np.asarray(result, object), label)
     return Tensor(np.asarray(result, object), 0, bits)
+
+
+def _claimed(node: onnx.NodeProto, integers: Array, label: int) -> Tensor:
+    """A square root or a reciprocal, divided by the label that it keeps of its operand."""
+    if node.op_type == "Sqrt" and any(x < 0 for x in integers.flat):
+        raise OdpError(
+            f"the input is unlike the calibration data: node '{node.name}' takes the square root "
+            "of a negative number; calibrate on such inputs too"
+        )
+    claimed = (roots if node.op_type == "Sqrt" else reciprocals)(integers, label)
+    return Tensor(rescaled(claimed, label) if label else claimed, 0, _bits(claimed))
 
 
 def _lowered(node: onnx.NodeProto, constants: Mapping[str, Array]) -> int | None:

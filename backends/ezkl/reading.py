@@ -9,83 +9,98 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from odp.approximations.errors import OdpError
 from odp.backends.ezkl.circuit import Circuit, apply
+from odp.backends.ezkl.lint import CircuitRefused, Problem, advice_for, input_problem
+from odp.backends.ezkl.ternary import ternary
 
-__all__ = ["read_circuit"]
+__all__ = ["MODULE_KEYS", "read_circuit"]
 
-_MODULE_KEYS = ("odp.module", "pkg.torch.onnx.name_scopes", "namespace")
+MODULE_KEYS = ("odp.module", "pkg.torch.onnx.name_scopes", "namespace")
+"""Where exporters write down the path of the module that a node came from."""
+
 _LARGEST_POWER = 16
 
 
-def read_circuit(model: onnx.ModelProto) -> Circuit:
+def read_circuit(
+    model: onnx.ModelProto, known: Sequence[Problem] = (), roots: bool = False
+) -> Circuit:
     """The circuit of a rewritten model.
 
     Args:
         model: static shapes, opset 12.
+        known: problems that were found before; what they left behind is not reported again.
+        roots: whether the circuit may have square roots.
 
     Raises:
-        OdpError: an operator is none of a circuit; names the node and its module.
+        CircuitRefused: of everything in the model that no circuit has; names nodes and modules.
     """
-    reader = _Reader(model)
+    reader = _Reader(model, roots)
+    left = {problem.operator.lower() for problem in known}
+    problems = [*known, *(p for p in reader.problems if p.operator.lower() not in left)]
+    if problems:
+        raise CircuitRefused(problems)
     return reader.circuit.without_unused()
 
 
+class _Unreadable(Exception):
+    """What is wrong with the node being read, and what to do."""
+
+
 class _Reader:
-    def __init__(self, model: onnx.ModelProto) -> None:
+    def __init__(self, model: onnx.ModelProto, roots: bool) -> None:
         self.circuit = Circuit()
+        self.rules = {k: v for k, v in _RULES.items() if roots or k != "Sqrt"}
         self.numbers: dict[str, int] = {}
         # As they are stored: indices and shapes are no numbers of the circuit.
         self.constants: dict[str, NDArray[Any]] = {}
         self.name = self.module = ""
+        self.problems: list[Problem] = []
+        # Values that nobody can compute; what reads them is no problem of its own.
+        self.unknown: set[str] = set()
         self.opsets = list(model.opset_import)
         for initializer in model.graph.initializer:
             self.constants[initializer.name] = onnx.numpy_helper.to_array(initializer)
         for value in model.graph.input:
             if value.name not in self.constants:
-                self._input(value)
+                self._input(value, model.graph)
         for node in model.graph.node:
             self._read(node)
         for value in model.graph.output:
-            self.circuit.outputs[value.name] = self.number(value.name)
+            if value.name not in self.unknown:
+                self.circuit.outputs[value.name] = self.number(value.name)
 
-    def _input(self, value: onnx.ValueInfoProto) -> None:
-        tensor = value.type.tensor_type
-        extents = [d.dim_value if d.HasField("dim_value") else 0 for d in tensor.shape.dim]
-        if 0 in extents:
-            raise OdpError(
-                f"input '{value.name}' has a dynamic shape; a circuit needs static ones "
-                f"(--shape {value.name}=...)"
-            )
-        if tensor.elem_type not in (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE):
-            kind = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
-            raise OdpError(
-                f"input '{value.name}' is {kind}; a circuit takes real numbers: give it the "
-                "embeddings instead of token ids"
-            )
+    def _input(self, value: onnx.ValueInfoProto, graph: onnx.GraphProto) -> None:
+        problem = input_problem(value, graph)
+        if problem is not None:
+            self.problems.append(problem)
+            self.unknown.add(value.name)
+            return
+        extents = [dimension.dim_value for dimension in value.type.tensor_type.shape.dim]
         self.numbers[value.name] = self.circuit.input(value.name, extents)
 
     def _read(self, node: onnx.NodeProto) -> None:
         self.name = node.name or node.output[0]
         properties = {entry.key: entry.value for entry in node.metadata_props}
-        self.module = next((properties[k] for k in _MODULE_KEYS if k in properties), "")
+        self.module = next((properties[k] for k in MODULE_KEYS if k in properties), "")
         attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
         if node.op_type == "Constant":
             self.constants[node.output[0]] = onnx.numpy_helper.to_array(attributes["value"])
             return
-        if all(not name or name in self.constants for name in node.input):
-            self._fold(node)
-            return
-        rule = _RULES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
-        if rule is None:
-            raise OdpError(
-                f"{self.where} is a {node.op_type}, which no circuit of + - * can compute; "
-                "rewrite it with a pass, or take it out of the model"
-            )
-        found = rule(self, node, attributes)
-        results = found if isinstance(found, list) else [found]
-        for name, number in zip(node.output, results, strict=True):
-            self.numbers[name] = number
+        rule = self.rules.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+        try:
+            if all(not name or name in self.constants for name in node.input):
+                self._fold(node)
+                return
+            if rule is None:
+                raise _Unreadable(advice_for(node))
+            if self.unknown.isdisjoint(node.input):
+                found = rule(self, node, attributes)
+                results = found if isinstance(found, list) else [found]
+                self.numbers.update(zip(node.output, results, strict=True))
+                return
+        except _Unreadable as problem:
+            self.problems.append(Problem(self.where, node.op_type, str(problem)))
+        self.unknown.update(node.output)
 
     def _fold(self, node: onnx.NodeProto) -> None:
         """Compute what depends on no input, such as the shape arithmetic that exporters leave."""
@@ -96,7 +111,7 @@ class _Reader:
         try:
             results = ReferenceEvaluator(node, opsets=opsets).run(None, feeds)
         except Exception as error:  # onnx raises whatever its implementation of an operator raises
-            raise OdpError(f"{self.where}: cannot compute this {node.op_type}: {error}") from None
+            raise _Unreadable(f"cannot be computed: {error}") from None
         self.constants.update(zip(node.output, map(np.asarray, results), strict=True))
 
     @property
@@ -115,8 +130,9 @@ class _Reader:
         if index >= len(node.input) or not node.input[index]:
             return None
         if node.input[index] not in self.constants:
-            raise OdpError(
-                f"{self.where}: operand {index} of {node.op_type} must be a constant here"
+            raise _Unreadable(
+                f"operand {index} ('{node.input[index]}') must be a constant here; store it in the "
+                "model"
             )
         return self.constants[node.input[index]]
 
@@ -165,7 +181,9 @@ def _pow(r: _Reader, node: onnx.NodeProto, a: dict[str, Any]) -> int:
     exponent = r.known(node, 1)
     value = None if exponent is None or exponent.size != 1 else float(exponent.reshape(()))
     if value is None or not (value.is_integer() and 1 <= value <= _LARGEST_POWER):
-        raise OdpError(f"{r.where}: a circuit has powers of 1 to {_LARGEST_POWER}, not {exponent}")
+        raise _Unreadable(
+            f"a circuit has powers of 1 to {_LARGEST_POWER}, not {_told(exponent)}; add pass 'pow'"
+        )
     x, power = r.number(node.input[0]), int(value)
     result: int | None = None
     while power:
@@ -183,20 +201,17 @@ def _matmul(r: _Reader, node: onnx.NodeProto, a: dict[str, Any]) -> int:
 
 
 def _product(r: _Reader, x: int, w: int) -> int:
-    """A matrix product; ternary weights (BitNet) stay -1, 0 and 1, which cost no bits."""
-    weights = r.circuit.nodes[w].value
-    scale = None if weights is None else _ternary_scale(weights)
-    if weights is None or scale is None or scale == 1.0:
+    parts = ternary(r.circuit.nodes[w].value)
+    if parts is None:
         return r.add("matmul", x, w)
-    result = r.add("matmul", x, r.constant(np.sign(weights)))
-    return r.add("mul", result, r.constant(scale))
+    signs, scale = parts
+    return r.add("mul", r.add("matmul", x, r.constant(signs)), r.constant(scale))
 
 
-def _ternary_scale(weights: NDArray[np.float64]) -> float | None:
-    """The s of weights that are all -s, 0 or s."""
-    sizes = np.abs(weights)
-    scale = float(sizes.max(initial=0.0))
-    return scale if scale > 0.0 and bool(((sizes == 0.0) | (sizes == scale)).all()) else None
+def _told(exponent: NDArray[Any] | None) -> str:
+    if exponent is None:
+        return "a variable"
+    return f"{float(exponent.reshape(())):g}" if exponent.size == 1 else "several"
 
 
 def _gemm(r: _Reader, node: onnx.NodeProto, a: dict[str, Any]) -> int:
@@ -283,7 +298,7 @@ def _slice(r: _Reader, node: onnx.NodeProto, a: dict[str, Any]) -> int:
     parts = []
     for start, stop, axis, step in zip(starts, stops, axes, steps, strict=True):
         if step < 1:
-            raise OdpError(f"{r.where}: a circuit has no slices backwards")
+            raise _Unreadable("a circuit has no slices backwards; use Gather with constant indices")
         low, high, _ = slice(int(start), int(stop)).indices(shape[int(axis)])
         parts.append((int(axis) % len(shape), low, high, int(step)))
     return r.add("slice", x, parts=tuple(parts))
@@ -376,6 +391,7 @@ _RULES: dict[str, Rule] = {
     "Reshape": _reshape,
     "Slice": _slice,
     "Split": _split,
+    "Sqrt": _same("sqrt"),
     "Squeeze": _squeeze,
     "Sub": _same("sub"),
     "Sum": _same("add"),

@@ -17,16 +17,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from odp.approximations.errors import OdpError
 from odp.backends.ezkl.circuit import Circuit, Node
+from odp.backends.ezkl.roots import RECIPROCAL_LABEL, ROOT_BITS
 
 __all__ = [
     "ALIGNED",
+    "CLAIMED",
     "QUOTIENT_BITS",
     "Requirements",
     "Schedule",
@@ -37,6 +39,9 @@ __all__ = [
 
 ALIGNED = frozenset({"add", "sub", "max", "min", "concat"})
 """Operations whose operands must be at one scale."""
+
+CLAIMED = frozenset({"sqrt", "reciprocal"})
+"""Operations whose result EZKL's prover claims, rounded, and its circuit checks."""
 
 _COMPARED = frozenset({"abs", "relu", "max", "min", "reduce_max"})
 """Operations that EZKL makes of signs, for which integers are taken apart into digits."""
@@ -80,6 +85,7 @@ class Schedule:
         constants: scale of a constant where it is used, by (user, place among its operands).
         alignments: bits by which an operand is multiplied up, by (user, place).
         rows: what rescales and alignments cost.
+        labels: of the operand of each square root and reciprocal.
     """
 
     natural: tuple[int, ...]
@@ -87,6 +93,7 @@ class Schedule:
     constants: dict[tuple[int, int], int]
     alignments: dict[tuple[int, int], int]
     rows: float
+    labels: dict[int, int] = field(default_factory=dict)
 
     def rescaled(self, number: int) -> int:
         """Bits by which a node is rescaled."""
@@ -181,6 +188,7 @@ def solve(circuit: Circuit, wanted: Requirements, seconds: float = 10.0) -> Sche
     flags: dict[int, int] = {}
     constants: dict[tuple[int, int], int] = {}
     alignments: dict[tuple[int, int], int] = {}
+    labels: dict[int, int] = {}
     outputs = set(circuit.outputs.values())
 
     def operand(user: int, place: int) -> list[tuple[int, float]]:
@@ -209,6 +217,10 @@ def solve(circuit: Circuit, wanted: Requirements, seconds: float = 10.0) -> Sche
             scale[number] = natural[number]
             continue
         n = natural[number] = program.variable(-_BITS, math.floor(_BITS - magnitude), tie)
+        if node.kind in CLAIMED:
+            scale[number] = n
+            labels[number] = _claimed(program, circuit, number, n, operand(number, 0), wanted)
+            continue
         _natural(program, circuit, number, n, operand, alignments)
         if node.kind in _COMPARED:
             # The difference of two operands has one bit more.
@@ -241,7 +253,38 @@ def solve(circuit: Circuit, wanted: Requirements, seconds: float = 10.0) -> Sche
         {key: int(x[index]) for key, index in constants.items()},
         {key: int(x[index]) for key, index in alignments.items() if x[index] > 0},
         float(found.fun),
+        {number: int(x[index]) for number, index in labels.items()},
     )
+
+
+def _claimed(
+    program: _Program,
+    circuit: Circuit,
+    number: int,
+    n: int,
+    operand: list[tuple[int, float]],
+    wanted: Requirements,
+) -> int:
+    """Tie the scale of a root or a reciprocal to that of its operand; the label of the operand."""
+    node = circuit.nodes[number]
+    magnitude, digits = wanted.magnitudes[number], wanted.digits - 1
+    program.constrain([(n, 1.0)], wanted.precisions[number], math.inf)
+    if node.kind == "sqrt":
+        # Without a label nothing is divided; with one the root loses half as many bits.
+        label = program.variable(0, ROOT_BITS)
+        used = program.variable(0, 1, node.elements * wanted.rescale_rows)
+        program.constrain([(label, 1.0), (used, -float(ROOT_BITS))], -math.inf, 0.0)
+        program.constrain([(n, 2.0), (label, 1.0), *((i, -f) for i, f in operand)], 0.0, 0.0)
+        fits = min(ROOT_BITS, digits) - magnitude
+    else:
+        label = program.variable(1, RECIPROCAL_LABEL)
+        program.constrain([(n, 1.0), (label, -1.0), *operand], 0.0, 0.0)
+        # The distance of a neighbour's product is as large as the operand, and half of it more.
+        widest = wanted.magnitudes[node.inputs[0]] + 1.0
+        program.constrain(operand, -math.inf, digits - widest)
+        fits = digits - magnitude
+    program.constrain([(n, 1.0), (label, 1.0)], -math.inf, fits)
+    return label
 
 
 def _natural(

@@ -11,27 +11,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from odp.approximations.errors import OdpError
-from odp.job import Job, Stage
+from odp.job import Stage
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from odp.backends.ezkl.circuit import Circuit
     from odp.backends.ezkl.compiler import Compiled
     from odp.backends.ezkl.division import Division
+    from odp.backends.ezkl.policy import Native, Policy
+    from odp.circuit_rewriting import Rewritten
     from odp.rewriter.report import Report
 
     Arrays = Mapping[str, NDArray[np.float64]]
 
 __all__ = ["CompiledModel", "compile_circuit"]
-
-# Share of the squared error that the expressions may use, and what is tried to get there.
-_SHARE = (0.05, 0.6)
-_ATTEMPTS = 5
-# Without a shift, weights of rows with small scores drown in the error of exp at large ones.
-_WIDEST_SCORES = 8.0
-_FIRST_SHARE, _FINER, _COARSER = 0.2, 0.25, 3.0
 
 
 @dataclass(frozen=True)
@@ -48,6 +42,7 @@ class CompiledModel:
         digest: of the model's bytes.
         inputs: the calibration inputs.
         outputs: what the original makes of them.
+        policy: its name, what stays an operation of EZKL, and what the alternatives cost.
     """
 
     compiled: Compiled
@@ -59,6 +54,7 @@ class CompiledModel:
     digest: str
     inputs: Sequence[Arrays] = field(repr=False)
     outputs: Sequence[Arrays] = field(repr=False)
+    policy: Mapping[str, Any] = field(default_factory=dict)
 
     def manifest(self) -> dict[str, Any]:
         """Everything needed to make the circuit again, and to judge it."""
@@ -109,9 +105,11 @@ class CompiledModel:
                 for site in self.report.sites
             ],
             "divisions": [
-                {"node": one.node.name, "domain": [one.low, one.high], "by": str(one.approximant)}
+                {"node": one.node.name, "domain": [one.low, one.high]}
+                | {"by": "EZKL" if one.approximant is None else str(one.approximant)}
                 for one in self.divisions
             ],
+            "policy": dict(self.policy),
             "settings": dataclasses.asdict(compiled.arguments),
             "predicted": {
                 "rows": compiled.cost.rows,
@@ -162,6 +160,7 @@ def compile_circuit(
     samples: int | None = None,
     seed: int = 0,
     check_ranges: bool = False,
+    policy: Policy = "rational",
     progress: Stage = lambda what, done, total: None,
 ) -> CompiledModel:
     """Rewrite an ONNX model and schedule it as a circuit of integers for EZKL.
@@ -180,6 +179,8 @@ def compile_circuit(
         seed: of generated inputs.
         check_ranges: let EZKL check the ranges of inputs and outputs inside of the circuit, which
             is needed where they are not public.
+        policy: `rational` replaces everything that is not + - *; `cheapest` leaves square roots and
+            reciprocals to EZKL, which needs no table for them, where fewer rows are predicted.
         progress: called when a stage advances.
 
     Returns:
@@ -190,40 +191,40 @@ def compile_circuit(
     """
     from odp.backends.ezkl.compiler import compile_circuit as schedule
     from odp.backends.ezkl.cost import RunArguments
+    from odp.backends.ezkl.policy import POLICIES, Native
+    from odp.circuit_policies import cheapest
+    from odp.circuit_rewriting import Wishes, balanced, rewritten
 
     path = Path(model)
     if not 0.0 < error < 1.0:
         raise OdpError(f"the error of a circuit is a number between 0 and 1, not {error:g}")
+    if policy not in POLICIES:
+        raise OdpError(f"policy is {' or '.join(POLICIES)}, not '{policy}'")
     data = str(calibration) if calibration is not None else None
-
-    shift = ["none"]
-
-    def rewritten(wanted: float) -> _Rewritten:
-        job = _job(passes, data, wanted, margin, samples, seed, progress, shift[0])
-        try:
-            return _rewritten(path, job, shapes)
-        except _WideScores:
-            shift[0] = "max"
-            return rewritten(wanted)
-
-    found = (
-        rewritten(site_error)
-        if site_error is not None
-        else _balanced(rewritten, error, _FIRST_SHARE * error)
-    )
     arguments = RunArguments(ignore_range_check_inputs_outputs=not check_ranges)
-    compiled = schedule(
-        found.circuit,
-        found.inputs,
-        found.outputs,
-        error=error,
-        margin=margin,
-        arguments=arguments,
-        progress=lambda done, total: progress("schedule", done, total),
-    )
+
+    def made(native: Native) -> tuple[Rewritten, Compiled]:
+        wishes = Wishes(path, passes, data, shapes, margin, samples, seed, native, progress)
+        found = balanced(wishes, error) if site_error is None else rewritten(wishes, site_error)
+        compiled = schedule(
+            found.circuit,
+            found.inputs,
+            found.outputs,
+            error=error,
+            margin=margin,
+            arguments=arguments,
+            progress=lambda done, total: progress("schedule", done, total),
+        )
+        return found, compiled
+
+    native, record = Native(), {"native": str(Native())}
+    if policy == "cheapest":
+        (found, compiled), native, record = cheapest(made)
+    else:
+        found, compiled = made(native)
     return CompiledModel(
         compiled,
-        found.report,
+        found.lowered.report,
         found.divisions,
         found.site_error,
         found.error,
@@ -231,108 +232,5 @@ def compile_circuit(
         hashlib.sha256(path.read_bytes()).hexdigest(),
         found.inputs,
         found.outputs,
+        {"name": policy, **record},
     )
-
-
-class _WideScores(Exception):
-    """Scores of an attention differ by so much that the largest has to be subtracted."""
-
-
-@dataclass(frozen=True)
-class _Rewritten:
-    circuit: Circuit
-    divisions: list[Division]
-    report: Report
-    inputs: list[Arrays]
-    outputs: list[Arrays]
-    site_error: float
-    error: float
-
-
-def _balanced(rewritten: Any, error: float, first: float) -> _Rewritten:
-    """Expressions that use up a fair share of the error, neither most of it nor next to nothing."""
-    wanted, best = first, None
-    for _ in range(_ATTEMPTS):
-        found: _Rewritten = rewritten(wanted)
-        share = (found.error / error) ** 2
-        if share <= _SHARE[1] and (best is None or found.site_error > best.site_error):
-            best = found
-        if share > _SHARE[1]:
-            if best is not None:
-                break
-            wanted *= _FINER
-        elif share < _SHARE[0]:
-            wanted *= _COARSER
-        else:
-            break
-    if best is None:
-        raise OdpError(
-            f"expressions with errors down to {wanted / _FINER:.1g} at each site change the "
-            f"outputs by {found.error:.2g}, more than the {error:g} that are allowed"
-        )
-    return best
-
-
-def _job(
-    passes: str,
-    calibration: str | None,
-    error: float,
-    margin: float,
-    samples: int | None,
-    seed: int,
-    progress: Stage,
-    shift: str,
-) -> Job:
-    from odp.backends.ezkl.expressions import select_for_circuit
-    from odp.rewriting import job_of
-
-    job = job_of(
-        passes,
-        calibration=calibration,
-        error=error,
-        margin=margin,
-        guard="none",
-        samples=samples,
-        seed=seed,
-        measure=False,
-        progress=progress,
-    )
-    typed = [
-        # Masks and comparisons have no place in integers; what the user typed stands.
-        dataclasses.replace(one, mask=one.mask or "multiply", shift=one.shift or shift)  # type: ignore[attr-defined, call-arg]
-        if one.name == "softmax"
-        else one
-        for one in job.typed
-    ]
-    return dataclasses.replace(job, typed=typed, selector=select_for_circuit)
-
-
-def _rewritten(path: Path, job: Job, shapes: Mapping[str, Sequence[int]] | None) -> _Rewritten:
-    """The circuit of a model with the expressions of a job, and what its inputs become."""
-    import onnx_ir as ir
-
-    from odp.backends.ezkl.compiler import relative_error
-    from odp.backends.ezkl.division import without_division
-    from odp.backends.ezkl.reading import read_circuit
-    from odp.onnx_rewriting import reference_run, rewrite_model
-
-    lowered, report, _ = rewrite_model(path, job, shapes=shapes, opset=12)
-    left = [(record.name, one) for record in report.passes for one in record.skipped]
-    if left:
-        name, skipped = left[0]
-        raise OdpError(f"{name} at '{skipped.node}': {skipped.reason}")
-    for site in report.sites:
-        wide = site.domain[1] - site.domain[0] > _WIDEST_SCORES and site.domain[1] > 0.0
-        if site.pass_name.startswith("softmax") and wide:
-            raise _WideScores
-    circuit = read_circuit(ir.to_proto(lowered))
-    inputs, outputs = reference_run(path, job, shapes)
-    error = job.defaults.error
-    samples = [circuit.evaluate(one) for one in inputs]
-    circuit, divisions = without_division(circuit, samples, error, job.defaults.margin)
-    worst = 0.0
-    for one, wanted in zip(inputs, outputs, strict=True):
-        values = circuit.evaluate(one)
-        found = {name: values[number] for name, number in circuit.outputs.items()}
-        worst = max(worst, relative_error(found, wanted))
-    return _Rewritten(circuit, divisions, report, list(inputs), list(outputs), error, worst)

@@ -67,6 +67,49 @@ def test_compile(folder: Path, command: Command, tmp_path: Path) -> None:
     assert manifest["predicted"]["rows"] == pytest.approx(settings["num_rows"], rel=0.01)
 
 
+def test_compile_with_scales_of_ezkl(folder: Path, command: Command, tmp_path: Path) -> None:
+    done = command(
+        *("ezkl", "compile", folder / "model.onnx", "-c", folder / "data.npz"),
+        *("--profile", "plain", "--error", "0.05", "-o", tmp_path / "made"),
+        program="odp",
+    )
+    assert done.code == 0, done.err
+    assert "scale 7" in done.out and "tables none" in done.out
+    names = {path.name for path in (tmp_path / "made").iterdir()}
+    assert names == {"network.onnx", "settings.json", "input.json", "manifest.json"}
+    manifest = json.loads((tmp_path / "made" / "manifest.json").read_text())
+    assert manifest["profile"] == "plain" and manifest["error"] <= 0.05
+    data = json.loads((tmp_path / "made" / "input.json").read_text())["input_data"]
+    assert np.allclose(data[0], np.load(folder / "data.npz")["x"][0].ravel())
+    cost = json.loads(command("ezkl", "cost", tmp_path / "made", "--json", program="odp").out)
+    assert cost["rows"] == manifest["predicted"]["rows"]
+
+
+def test_policies(folder: Path, command: Command, tmp_path: Path) -> None:
+    for profile in ("scheduled", "plain"):
+        done = command(
+            *("ezkl", "compile", folder / "model.onnx", "-c", folder / "data.npz"),
+            *("--policy", "cheapest", "--profile", profile, "--error", "0.05"),
+            *("-o", tmp_path / profile, "--json"),
+            program="odp",
+        )
+        assert done.code == 0, done.err
+        policy = json.loads(done.out)["policy"]
+        assert policy["name"] == "cheapest" and {"nothing", "roots"} <= set(policy["circuits"])
+        settings = json.loads((tmp_path / profile / "settings.json").read_text())
+        assert settings["required_lookups"] == []
+
+
+def test_a_scale_that_is_too_coarse(folder: Path, command: Command, tmp_path: Path) -> None:
+    done = command(
+        *("ezkl", "compile", folder / "model.onnx", "-c", folder / "data.npz", "-q"),
+        *("--profile", "plain", "--scale", "5", "-o", tmp_path / "made"),
+        program="odp",
+    )
+    assert done.code == 0 and done.out == ""
+    assert "warning: at scale 5 EZKL's witness is off by" in done.err
+
+
 def test_a_proof_from_start_to_end(circuit: Path, command: Command, tmp_path: Path) -> None:
     done = command("ezkl", "prove", circuit, "--json", program="odp")
     assert done.code == 0, done.err
@@ -174,6 +217,7 @@ def test_compare(folder: Path, command: Command, tmp_path: Path) -> None:
         (("compile", "model.onnx", "-c", "data.npz", "--error", "2"), "between 0 and 1"),
         (("compile", "model.onnx", "-c", "data.npz", "--error", "1e-12"), "1e-12"),
         (("compile", "model.onnx", "-p", "rsqrt", "-c", "data.npz"), "is a Sigmoid"),
+        (("compile", "model.onnx", "--scale", "7"), "--scale is of --profile plain"),
         (("prove", "nowhere"), "has no network.onnx"),
         (("prove", "circuit", "--input", "large.npz"), "unlike the calibration data: node '"),
         (("prove", "circuit", "--input", "other.npz"), "'y' in other.npz is no input"),

@@ -204,5 +204,5 @@ def test_a_network_of_someone_else_is_refused() -> None:
 def test_operators_that_no_circuit_has_are_named() -> None:
     g = GraphBuilder({"x": (1, 4)})
     g("Sigmoid", "x")
-    with pytest.raises(OdpError, match="is a Sigmoid, which no circuit"):
+    with pytest.raises(OdpError, match="is a Sigmoid: no circuit"):
         read_circuit(g.model())

@@ -72,7 +72,7 @@ def _run(command: click.Command, arguments: Sequence[str] | None, name: str) -> 
 
         if not isinstance(error, OdpError):
             raise
-        sys.exit(_complain(str(error), BAD_INPUT))
+        sys.exit(max(_complain(line, BAD_INPUT) for line in error.lines))
     sys.exit(code if isinstance(code, int) else 0)
 
 

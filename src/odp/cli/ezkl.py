@@ -13,8 +13,10 @@ from odp.cli.ezkl_proofs import prove_command, split_command, verify_command
 from odp.cli.rewrite import parse_shapes
 
 if TYPE_CHECKING:
+    from odp.backends.ezkl.cost import Resources
     from odp.circuits import CompiledModel
     from odp.cli.terminal import Terminal
+    from odp.plain_circuits import PlainModel
 
 __all__ = ["ezkl_group"]
 
@@ -55,6 +57,14 @@ def _model_options(command: Any) -> Any:
             help="Let EZKL check the ranges of inputs and outputs in the circuit, for those that "
             "are not public.",
         ),
+        click.option(
+            "--policy",
+            type=click.Choice(["rational", "cheapest"]),
+            default="rational",
+            show_default=True,
+            help="rational: nothing but + - * and the model's own comparisons. cheapest: square "
+            "roots and reciprocals stay EZKL's where fewer rows are predicted.",
+        ),
     ]
     for option in reversed(options):
         command = option(command)
@@ -74,30 +84,65 @@ for _command in (prove_command, split_command, verify_command):
 @click.argument("model", type=click.Path(path_type=Path))
 @_model_options
 @click.option(
+    "--profile",
+    type=click.Choice(["scheduled", "plain"]),
+    default="scheduled",
+    show_default=True,
+    help="scheduled: integers whose scales and rescales we place. plain: the rewritten model in "
+    "real numbers, of which EZKL decides scales and tables.",
+)
+@click.option(
+    "--scale",
+    type=click.IntRange(1, 24),
+    metavar="BITS",
+    help="Of --profile plain. Default: 7, or the next of 10, 12 and 14 that keeps --error.",
+)
+@click.option(
     "-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Default: MODEL.circuit."
 )
 @_JSON
 @_QUIET
 def compile_command(
-    model: Path, output: Path | None, as_json: bool, quiet: bool, **options: Any
+    model: Path,
+    profile: str,
+    scale: int | None,
+    output: Path | None,
+    as_json: bool,
+    quiet: bool,
+    **options: Any,
 ) -> int:
     """Rewrite an ONNX MODEL and schedule it as a circuit of integers.
 
     Writes network.onnx, settings.json, input.json (the first calibration input) and manifest.json
     (scales, ranges, expressions, predicted cost).
     """
+    from odp.approximations.errors import OdpError
     from odp.cli.terminal import Terminal
+    from odp.plain_circuits import PlainModel, compile_plain
 
     terminal = Terminal(quiet=quiet or as_json)
-    compiled = _compiled(model, terminal, options)
+    if scale is not None and profile != "plain":
+        raise OdpError(
+            "--scale is of --profile plain: a scheduled circuit has a scale for every tensor"
+        )
+    compiled: CompiledModel | PlainModel
+    if profile == "plain":
+        with terminal.progress() as advance:
+            compiled = compile_plain(model, scale=scale, progress=advance, **_arguments(options))
+    else:
+        compiled = _compiled(model, terminal, options)
     folder = output or model.with_name(f"{model.stem}.circuit")
     compiled.save(folder)
     if as_json:
         click.echo(json.dumps(compiled.manifest(), indent=1))
     elif not quiet:
-        _show(compiled, terminal)
+        if isinstance(compiled, PlainModel):
+            _show_plain(compiled, terminal)
+        else:
+            _show(compiled, terminal)
         terminal.wrote(folder)
-    terminal.warn(compiled.report.warnings)
+    for warning in compiled.report.warnings:
+        terminal.errors.print(f"warning: {warning}", markup=False, soft_wrap=True)
     return 0
 
 
@@ -220,22 +265,37 @@ def _cost_of_standard(model: Path, options: dict[str, Any]) -> Any:
     return predict(lowered_original(model, **_arguments(options)), arguments)
 
 
+def _show_plain(compiled: PlainModel, terminal: Terminal) -> None:
+    cost, arguments, console = compiled.cost, compiled.settled.arguments, terminal.console
+    tables = ", ".join(table.name for table in cost.lookups) or "none"
+    console.print(
+        f"scale {arguments.input_scale}: {cost.rows:,} rows in {arguments.num_inner_cols} columns, "
+        f"logrows {arguments.logrows}, tables {tables}; EZKL's witness has a relative error of "
+        f"{compiled.settled.error:.2g} (expressions alone {compiled.approximation:.2g})",
+        highlight=False,
+    )
+    _show_prediction(cost.resources, terminal)
+
+
+def _show_prediction(resources: Resources, terminal: Terminal) -> None:
+    terminal.console.print(
+        f"predicted: proving key {resources.proving_key / 1e6:.0f} MB, peak memory "
+        f"{resources.peak_memory / 1e9:.1f} GB",
+        highlight=False,
+    )
+
+
 def _show(compiled: CompiledModel, terminal: Terminal) -> None:
     from odp.rewriter.table_style import number_column, plain_table
 
     found, console = compiled.compiled, terminal.console
-    resources = found.cost.resources
     console.print(
         f"{found.cost.rows:,} rows in {found.arguments.num_inner_cols} columns, logrows "
         f"{found.arguments.logrows}, no tables; relative error {found.error:.2g} "
         f"(expressions alone {compiled.approximation:.2g})",
         highlight=False,
     )
-    console.print(
-        f"predicted: proving key {resources.proving_key / 1e6:.0f} MB, peak memory "
-        f"{resources.peak_memory / 1e9:.1f} GB",
-        highlight=False,
-    )
+    _show_prediction(found.cost.resources, terminal)
     table = plain_table("Rescales")
     for name in ("node", "module"):
         table.add_column(name, overflow="fold")
