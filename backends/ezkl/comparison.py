@@ -18,7 +18,8 @@ from odp.backends.ezkl.compiler import relative_error
 from odp.backends.ezkl.cost import predict
 from odp.backends.ezkl.memory import machine_memory
 from odp.backends.ezkl.prover import prove
-from odp.backends.ezkl.proving import run_ezkl, unsafe_srs
+from odp.backends.ezkl.proving import run_ezkl
+from odp.backends.ezkl.reference_string import unsafe_srs
 from odp.backends.ezkl.run_arguments import RunArguments
 from odp.backends.whole_files import write_bytes, write_text
 

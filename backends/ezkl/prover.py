@@ -8,19 +8,32 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from odp.approximations.errors import OdpError
-from odp.backends.ezkl.artefacts import CircuitFolder, input_json, witness_integers
+from odp.backends.ezkl.artefacts import CircuitFolder
+from odp.backends.ezkl.folder_lock import locked
+from odp.backends.ezkl.integer_claim import IntegerClaim
+from odp.backends.ezkl.keys import (
+    check_ceremony,
+    forget_keys,
+    keys_are_good,
+    record_keys,
+)
 from odp.backends.ezkl.memory import machine_memory
-from odp.backends.ezkl.proving import run_ezkl, unsafe_srs
+from odp.backends.ezkl.plain import PlainClaim, is_plain
+from odp.backends.ezkl.proving import EzklError, run_ezkl
+from odp.backends.ezkl.reference_string import fitting, unsafe_srs
 from odp.backends.whole_files import write_text
 
 __all__ = ["ProofRun", "Step", "prove", "verify"]
 
 Array = NDArray[Any]
 Told = Callable[[str], None]
+
+_STEPS = ("srs", "compile_circuit", "setup", "gen_witness", "prove", "verify")
+# How EZKL begins to say that a file cannot be read.
+_NO_PROOF, _NO_KEY = "failed to load the proof", "failed to load vk"
 
 
 @dataclass(frozen=True)
@@ -47,7 +60,8 @@ class ProofRun:
     Attributes:
         steps: in order.
         outputs: of the circuit, as real numbers, by name.
-        witness_difference: largest difference between the integers of EZKL's witness and ours.
+        witness_error: relative l2 error of EZKL's witness against the network in floats, where
+            EZKL chose the scales (profile plain); None where its integers are ours, to the bit.
         verified: whether the proof verifies.
         sizes: of the files, bytes, by name.
         unsafe_srs: whether the reference string was made on this machine.
@@ -55,7 +69,7 @@ class ProofRun:
 
     steps: list[Step] = field(default_factory=list)
     outputs: dict[str, list[float]] = field(default_factory=dict)
-    witness_difference: int = 0
+    witness_error: float | None = None
     verified: bool = False
     sizes: dict[str, int] = field(default_factory=dict)
     unsafe_srs: bool = False
@@ -86,79 +100,86 @@ def prove(
 ) -> ProofRun:
     """Prove one run of a circuit, and verify the proof.
 
-    Keys are kept beside the circuit and used again while network and settings are the same.
+    Keys are kept beside the circuit, and used again while network, settings and reference string
+    are the same and the files of the keys are unharmed.
 
     Args:
         folder: of the circuit.
         inputs: real inputs by name; those of input.json if None.
-        srs: a structured reference string of the right length; a test one is made if None.
+        srs: a structured reference string that is long enough; a test one is made if None.
         srs_folder: where test strings are kept.
         force: go on where memory is predicted not to suffice.
         told: called with what a person must know.
         progress: called as `progress(step, done, total)`.
 
     Raises:
-        OdpError: bad input, an input that leaves the calibrated ranges, too little memory, or a
-            step of EZKL that fails.
+        OdpError: bad input, an input that leaves the calibrated ranges, too little memory, a
+            reference string that does not fit, another process at work in the folder, or a step
+            of EZKL that fails.
     """
-    path, run = folder.path, ProofRun()
     _check_memory(folder, force)
-    if srs is not None and not srs.is_file():
-        raise OdpError(f"reference string '{srs}' does not exist")
-    integers = folder.stored_input() if inputs is None else folder.quantise(inputs)
-    expected = folder.simulated(integers)
-    if inputs is not None:
-        write_text(path / "input.json", input_json(integers))
-    run.outputs = {name: tensor.real.ravel().tolist() for name, tensor in expected.items()}
+    if srs is not None:
+        fitting(srs, folder.logrows)
+    claim = PlainClaim.of(folder, inputs) if is_plain(folder) else IntegerClaim.of(folder, inputs)
+    with locked(folder.path):
+        if inputs is not None:
+            write_text(folder.path / "input.json", claim.input_json)
+        run = ProofRun(unsafe_srs=srs is None)
+        run.outputs = {name: array.ravel().tolist() for name, array in claim.outputs.items()}
+        progress("srs", 0, len(_STEPS))
+        string = srs or unsafe_srs(folder.logrows, srs_folder, told)
 
-    names = ("srs", "compile_circuit", "setup", "gen_witness", "prove", "verify")
+        def begin(name: str) -> None:
+            progress(name, _STEPS.index(name), len(_STEPS))
 
-    def begin(name: str) -> None:
-        progress(name, names.index(name), len(names))
+        _run_steps(folder, run, claim, string, begin)
+        progress("verify", len(_STEPS), len(_STEPS))
+    return run
 
-    begin("srs")
-    if srs is None:
-        srs, run.unsafe_srs = unsafe_srs(folder.logrows, srs_folder, told), True
+
+def _run_steps(
+    folder: CircuitFolder,
+    run: ProofRun,
+    claim: IntegerClaim | PlainClaim,
+    srs: Path,
+    begin: Callable[[str], None],
+) -> None:
+    """Keys, witness, proof and verification of the input that is in the folder."""
+    path = folder.path
     network, key, checking = path / "network.ezkl", path / "pk.key", path / "vk.key"
     settings, witness, proof = (
         path / name for name in ("settings.json", "witness.json", "proof.json")
     )
-    is_known = _keys_are_of(folder)
-    begin("compile_circuit")
-    if is_known and network.is_file():
-        run.steps.append(Step("compile_circuit", reused=True))
+    ceremony = fitting(srs, folder.logrows).ceremony
+    if keys_are_good(folder, ceremony):
+        run.steps += [Step(name, reused=True) for name in ("compile_circuit", "setup")]
     else:
+        forget_keys(path)
+        begin("compile_circuit")
         _measured(run, "compile_circuit", path / "network.onnx", network, settings, writes=network)
-    begin("setup")
-    if is_known and key.is_file() and checking.is_file():
-        run.steps.append(Step("setup", reused=True))
-    else:
+        begin("setup")
         _measured(run, "setup", network, checking, key, srs_path=srs, writes=(checking, key))
-        write_text(path / "keys.json", json.dumps({"circuit": folder.digest}))
+        record_keys(folder, ceremony)
     begin("gen_witness")
     _measured(run, "gen_witness", path / "input.json", network, witness, writes=witness)
-    run.witness_difference = max(
-        int(np.abs(found - wanted.integers.ravel()).max(initial=0))
-        for found, wanted in zip(witness_integers(witness), expected.values(), strict=True)
-    )
-    if run.witness_difference:
-        raise OdpError(
-            f"EZKL's witness differs from our integers by {run.witness_difference}: a bug of "
-            "one of the two; nothing was proven"
-        )
+    if isinstance(claim, PlainClaim):
+        run.witness_error = claim.check(witness)
+    else:
+        claim.check(witness)
     begin("prove")
     _measured(run, "prove", witness, network, key, proof, srs_path=srs, writes=proof)
     begin("verify")
     run.verified = verify(folder, proof, srs=srs, run=run)
-    progress("verify", len(names), len(names))
     run.sizes = {
         file.name: file.stat().st_size for file in (key, checking, proof, network) if file.is_file()
     }
-    return run
 
 
 def verify(folder: CircuitFolder, proof: Path, *, srs: Path, run: ProofRun | None = None) -> bool:
     """Whether a proof is one of this circuit.
+
+    What is verified are the `instances` of the file, the public values; those that EZKL prints
+    again under `pretty_public_inputs` are not.
 
     Args:
         folder: of the circuit, with its verifying key.
@@ -167,16 +188,24 @@ def verify(folder: CircuitFolder, proof: Path, *, srs: Path, run: ProofRun | Non
         run: where to write down what it took.
 
     Raises:
-        OdpError: a file is missing.
+        OdpError: a file is missing or is something else, or the keys belong to another string.
     """
     key = folder.path / "vk.key"
-    for file in (proof, key, srs):
+    for file in (proof, key):
         if not file.is_file():
             raise OdpError(f"'{file}' does not exist; odp ezkl prove makes it")
+    check_ceremony(folder, srs)
     try:
         measured = run_ezkl("verify", proof, folder.path / "settings.json", key, srs_path=srs)
-    except OdpError:
-        # EZKL raises for a proof that does not verify, and for one that is no proof.
+    except EzklError as error:
+        if _NO_PROOF in error.said:
+            detail = error.said.partition(_NO_PROOF)[2].strip(" :")
+            raise OdpError(f"'{proof}' is no proof of EZKL ({detail})") from None
+        if _NO_KEY in error.said:
+            raise OdpError(
+                f"'{key}' is no verifying key, or not whole; odp ezkl prove makes it anew"
+            ) from None
+        # What is left is a proof that does not verify, of which EZKL speaks as an error, too.
         return False
     if run is not None:
         run.steps.append(Step("verify", measured.seconds, measured.peak_memory))
@@ -186,15 +215,6 @@ def verify(folder: CircuitFolder, proof: Path, *, srs: Path, run: ProofRun | Non
 def _measured(run: ProofRun, step: str, *arguments: Any, **options: Any) -> None:
     found = run_ezkl(step, *arguments, **options)
     run.steps.append(Step(step, found.seconds, found.peak_memory))
-
-
-def _keys_are_of(folder: CircuitFolder) -> bool:
-    """Whether the keys in the folder are those of its network and settings."""
-    try:
-        known = json.loads((folder.path / "keys.json").read_text(encoding="utf-8"))
-        return bool(known["circuit"] == folder.digest)
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
 
 
 def _check_memory(folder: CircuitFolder, force: bool) -> None:

@@ -7,14 +7,29 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from odp.approximations.errors import OdpError
 
-__all__ = ["Measured", "run_ezkl", "unsafe_srs"]
+__all__ = ["EzklError", "Measured", "run_ezkl"]
+
+
+class EzklError(OdpError):
+    """What EZKL itself says against a step.
+
+    Attributes:
+        said: in EZKL's words.
+    """
+
+    def __init__(self, step: str, said: str) -> None:
+        super().__init__(step, said)
+        self.said = said
+
+    def __str__(self) -> str:
+        return f"ezkl {self.args[0]}: {self.said}"
 
 
 @dataclass(frozen=True)
@@ -33,7 +48,11 @@ class Measured:
 
 
 def run_ezkl(
-    step: str, *arguments: Any, writes: Path | Sequence[Path] = (), **options: Any
+    step: str,
+    *arguments: Any,
+    writes: Path | Sequence[Path] = (),
+    environment: Mapping[str, str] | None = None,
+    **options: Any,
 ) -> Measured:
     """Call a function of the package ezkl.
 
@@ -42,10 +61,12 @@ def run_ezkl(
         *arguments: paths and values; those that are in `writes` are written under other names first
             and renamed, so that they are whole or not there.
         writes: the file or files that it writes.
+        environment: variables of its process, beside those of this one.
         **options: by name.
 
     Raises:
-        OdpError: EZKL refuses, or its process is killed (out of memory, as a rule).
+        EzklError: EZKL refuses.
+        OdpError: its process is killed (out of memory, as a rule).
     """
     targets = [writes] if isinstance(writes, Path) else list(writes)
     temporary = {
@@ -63,11 +84,14 @@ def run_ezkl(
             [sys.executable, "-m", "odp.backends.ezkl.step"],
             input=pickle.dumps((step, values, keywords)),
             stdout=subprocess.PIPE,
+            env={**os.environ, **(environment or {})},
+            # Ctrl-C goes to this process, which kills the other: Rust code would not listen.
+            start_new_session=True,
             check=False,
         )
         found = json.loads(process.stdout or b"{}")
         if "error" in found:
-            raise OdpError(f"ezkl {step}: {found['error']}")
+            raise EzklError(step, found["error"])
         if process.returncode or not found:
             raise OdpError(
                 f"ezkl {step} was killed, most likely for want of memory; allow a larger error, "
@@ -79,23 +103,3 @@ def run_ezkl(
     finally:
         for written in temporary.values():
             written.unlink(missing_ok=True)
-
-
-def unsafe_srs(
-    logrows: int, folder: Path, told: Callable[[str], None] = lambda message: None
-) -> Path:
-    """A structured reference string made on this machine: for tests only.
-
-    Whoever made it can forge proofs; real ones need a string of a public ceremony (`ezkl get-srs`).
-
-    Args:
-        logrows: log2 of its length.
-        folder: where strings are kept.
-        told: called with what a person must know.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"test-{logrows}.srs"
-    if not path.is_file():
-        told(f"making a TEST reference string for 2^{logrows} rows: unsafe for real proofs")
-        run_ezkl("gen_srs", path, logrows, writes=path)
-    return path

@@ -360,23 +360,19 @@ def _where(r: _Reader, node: onnx.NodeProto, a: dict[str, Any]) -> int:
     return r.add("add", one, r.add("mul", second, r.constant(1.0 - chosen)))
 
 
-def _identity(r: _Reader, node: onnx.NodeProto, a: dict[str, Any]) -> int:
-    return r.number(node.input[0])
-
-
 _RULES: dict[str, Rule] = {
     "Abs": _same("abs"),
     "Add": _same("add"),
-    "Cast": _identity,
+    "Cast": lambda r, node, a: r.number(node.input[0]),
     "Clip": _clip,
     "Concat": _concat,
     "Div": _div,
-    "Dropout": _identity,
+    "Dropout": lambda r, node, a: r.number(node.input[0]),
     "Expand": _expand,
     "Flatten": _flatten,
     "Gather": _gather,
     "Gemm": _gemm,
-    "Identity": _identity,
+    "Identity": lambda r, node, a: r.number(node.input[0]),
     "MatMul": _matmul,
     "Max": _same("max"),
     "Min": _same("min"),

@@ -12,10 +12,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Literal
 
+from odp.approximations.errors import OdpError
 from odp.backends.ezkl.artefacts import CircuitFolder, input_json
 from odp.backends.ezkl.cutting import Cutter, Piece, cheapest_pieces
 from odp.backends.ezkl.linking import Part, links_between
 from odp.backends.ezkl.network import simulate
+from odp.backends.ezkl.plain import is_plain
 from odp.backends.ezkl.proving import run_ezkl
 from odp.backends.ezkl.run_arguments import RunArguments
 from odp.backends.whole_files import write_bytes, write_text
@@ -44,8 +46,13 @@ def split(
         progress: called as `progress("split", row counts tried, row counts)`.
 
     Raises:
-        OdpError: an operation is too large by itself.
+        OdpError: an operation is too large by itself, or EZKL chose the scales.
     """
+    if is_plain(circuit):
+        raise OdpError(
+            f"'{circuit.path}' has the profile plain, whose integers only EZKL knows: "
+            "split a circuit with the profile scheduled"
+        )
     arguments = RunArguments.from_settings(circuit.settings)
     tensors = simulate(circuit.network, circuit.stored_input())
     cutter = Cutter(circuit.network, tensors, links == "committed")

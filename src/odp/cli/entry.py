@@ -13,6 +13,7 @@ from odp.cli.approximate import approximate_command
 from odp.cli.calibrate import calibrate_command
 from odp.cli.evaluate import evaluate_command
 from odp.cli.ezkl import ezkl_group
+from odp.cli.ezkl_solidity import solidity_command
 from odp.cli.inspect import inspect_command
 from odp.cli.rewrite import rewrite_command
 from odp.cli.sensitivity import sensitivity_command
@@ -34,6 +35,7 @@ odp.add_command(approximate_command, "approximate")
 odp.add_command(calibrate_command, "calibrate")
 odp.add_command(evaluate_command, "evaluate")
 odp.add_command(sensitivity_command, "sensitivity")
+ezkl_group.add_command(solidity_command)
 odp.add_command(ezkl_group, "ezkl")
 
 

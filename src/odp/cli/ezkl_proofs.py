@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
 if TYPE_CHECKING:
+    from odp.backends.ezkl.parts import PartsVerdict
     from odp.backends.ezkl.splitting import Links
     from odp.cli.terminal import Terminal
 
@@ -22,8 +24,9 @@ _SRS = click.option(
     "--srs",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Structured reference string of a public ceremony. Without one a TEST string is made on "
-    "this machine, which is unsafe for real proofs.",
+    help="Structured reference string of a public ceremony (ezkl get-srs), for the logrows of the "
+    "circuit or more. Without one a TEST string is made on this machine, which is unsafe for real "
+    "proofs.",
 )
 
 
@@ -42,8 +45,22 @@ _SRS = click.option(
     "--jobs",
     default=1,
     show_default=True,
-    help="Parts of a split circuit that are proven at a time, through joblib: whose backend "
-    "decides where (joblib.parallel_config).",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Parts of a split circuit that are proven at a time, through joblib.",
+)
+@click.option(
+    "--backend",
+    metavar="NAME",
+    help="Of joblib, for the parts: loky, threading, or one that was registered. [default: loky]",
+)
+@click.option(
+    "--scheduler",
+    metavar="ADDRESS",
+    help="Of a Dask cluster that proves the parts, as tcp://host:8786, in place of --jobs. Workers "
+    "need odp-rewrite[ezkl,dask], and FOLDER and the reference string under the same paths (a "
+    "shared file system; test strings are in ~/.cache/odp). Start them with --nthreads 1 and one "
+    "process for each proof that fits into memory.",
 )
 @_JSON
 @_QUIET
@@ -53,13 +70,17 @@ def prove_command(
     srs: Path | None,
     force: bool,
     jobs: int,
+    backend: str | None,
+    scheduler: str | None,
     as_json: bool,
     quiet: bool,
 ) -> int:
     """Prove one run of the circuit in FOLDER, and verify the proof.
 
-    The input is refused if a tensor leaves the range that the circuit was made for. Keys are used
-    again while the circuit is the same. Exit code: 1 if the proof does not verify.
+    FOLDER is that of a circuit, or of the parts that odp ezkl split has made. The input is refused
+    if a tensor leaves the range that the circuit was made for. Keys are used again while circuit
+    and reference string are the same, also after an interruption. Exit code: 1 if the proof does
+    not verify.
     """
     from odp.backends.ezkl.artefacts import CircuitFolder
     from odp.backends.ezkl.prover import prove
@@ -68,7 +89,18 @@ def prove_command(
 
     terminal = Terminal(quiet=quiet or as_json)
     if (folder / "links.json").is_file():
-        return _prove_parts(folder, terminal, srs, force, jobs, as_json)
+        if data is not None:
+            raise click.UsageError(
+                f"--input goes with a whole circuit, and '{folder}' holds parts: their input is "
+                "that of the circuit which odp ezkl split has cut"
+            )
+        where = (backend, scheduler)
+        return _prove_parts(folder, terminal, srs, force, jobs, where, as_json)
+    if backend is not None or scheduler is not None:
+        raise click.UsageError(
+            f"--backend and --scheduler go with the parts of a circuit, and '{folder}' holds none; "
+            "odp ezkl split makes them"
+        )
     circuit = CircuitFolder(folder)
     inputs = None if data is None else _first_sample(data, circuit)
     with terminal.progress() as advance:
@@ -78,7 +110,7 @@ def prove_command(
             srs=srs,
             srs_folder=srs_folder(),
             force=force,
-            told=lambda message: terminal.errors.print(f"warning: {message}", markup=False),
+            told=_teller(terminal),
             progress=advance,
         )
     if as_json:
@@ -89,7 +121,13 @@ def prove_command(
             terminal.console.print(f"{step.name:16} {took:>18}", highlight=False)
         terminal.console.print(
             f"peak memory {run.peak_memory / 1e9:.2f} GB, proving key "
-            f"{run.sizes['pk.key'] / 1e6:.0f} MB; EZKL's witness equals our integers"
+            f"{run.sizes['pk.key'] / 1e6:.0f} MB; EZKL's witness "
+            + (
+                "equals our integers"
+                if run.witness_error is None
+                else f"has a relative error of {run.witness_error:.2g}"
+            ),
+            highlight=False,
         )
         terminal.console.print("verified" if run.verified else "NOT verified")
     return 0 if run.verified else NOT_VERIFIED
@@ -152,57 +190,100 @@ def split_command(
 @_SRS
 @_JSON
 def verify_command(folder: Path, proof: Path | None, srs: Path | None, as_json: bool) -> int:
-    """Verify a proof against the circuit in FOLDER. Exit code: 1 if it does not verify."""
+    """Verify a proof against the circuit in FOLDER.
+
+    If FOLDER holds the parts of a circuit, the proof of every part is verified, and that what
+    leaves one enters the next. Exit code: 1 if anything does not verify.
+    """
     from odp.backends.ezkl.artefacts import CircuitFolder
     from odp.backends.ezkl.prover import verify
+    from odp.backends.ezkl.reference_string import stored_srs
     from odp.circuit_comparison import srs_folder
+    from odp.cli.terminal import Terminal
 
+    if (folder / "links.json").is_file():
+        if proof is not None:
+            raise click.UsageError(
+                f"--proof goes with one circuit, and '{folder}' holds parts, each with its proof"
+            )
+        return _verify_parts(folder, Terminal(quiet=as_json), srs, as_json)
     circuit = CircuitFolder(folder)
-    string = srs or srs_folder() / f"test-{circuit.logrows}.srs"
+    string = srs or stored_srs(circuit.logrows, srs_folder())
     verified = verify(circuit, proof or folder / "proof.json", srs=string)
     click.echo(json.dumps({"verified": verified}) if as_json else _said(verified))
     return 0 if verified else NOT_VERIFIED
 
 
 def _prove_parts(
-    folder: Path, terminal: Terminal, srs: Path | None, force: bool, jobs: int, as_json: bool
+    folder: Path,
+    terminal: Terminal,
+    srs: Path | None,
+    force: bool,
+    jobs: int,
+    where: tuple[str | None, str | None],
+    as_json: bool,
 ) -> int:
     """Prove every part of a split circuit, and check the links between them."""
-    from joblib import Parallel, delayed
-
-    from odp.backends.ezkl.artefacts import CircuitFolder
-    from odp.backends.ezkl.linking import check_links, read_parts
-    from odp.backends.ezkl.prover import prove
+    from odp.backends.ezkl.parts import prove_parts, workers
     from odp.circuit_comparison import srs_folder
 
-    parts, links = read_parts(folder)
-    runs = Parallel(n_jobs=jobs)(
-        delayed(prove)(CircuitFolder(part.folder), srs=srs, srs_folder=srs_folder(), force=force)
-        for part in parts
-    )
-    string = srs or srs_folder() / f"test-{CircuitFolder(parts[0].folder).logrows}.srs"
-    broken = check_links(parts, links, string)
-    verified = all(run.verified for run in runs) and not broken
+    with workers(*where), terminal.progress() as advance:
+        proof = prove_parts(
+            folder,
+            srs=srs,
+            srs_folder=srs_folder(),
+            force=force,
+            jobs=jobs,
+            told=_teller(terminal),
+            progress=advance,
+        )
     if as_json:
-        tree = {
-            part.folder.name: json.loads(run.to_json())
-            for part, run in zip(parts, runs, strict=True)
-        }
-        click.echo(json.dumps({"parts": tree, "links": len(links), "verified": verified}, indent=1))
-        return 0 if verified else NOT_VERIFIED
-    if any(run.unsafe_srs for run in runs):
-        terminal.errors.print("warning: TEST reference strings: unsafe for real proofs")
-    for part, run in zip(parts, runs, strict=True):
+        tree = {name: json.loads(run.to_json()) for name, run in proof.runs.items()}
+        verdict = proof.verdict
+        record = {"parts": tree, "links": verdict.links, "verified": verdict.verified}
+        click.echo(json.dumps(record, indent=1))
+    elif not terminal.quiet:
+        for name, run in proof.runs.items():
+            terminal.console.print(
+                f"{name}: setup {run.seconds('setup'):.1f} s, proof {run.seconds('prove'):.1f} s, "
+                f"peak memory {run.peak_memory / 1e9:.2f} GB, {_said(run.verified)}",
+                highlight=False,
+            )
+        _show_links(proof.verdict, terminal)
+    return 0 if proof.verdict.verified else NOT_VERIFIED
+
+
+def _verify_parts(folder: Path, terminal: Terminal, srs: Path | None, as_json: bool) -> int:
+    """Verify every part of a split circuit, and the links between them."""
+    from odp.backends.ezkl.parts import verify_parts
+    from odp.circuit_comparison import srs_folder
+
+    with terminal.progress() as advance:
+        verdict = verify_parts(folder, srs=srs, srs_folder=srs_folder(), progress=advance)
+    if as_json:
+        broken = [link.tensor for link in verdict.broken]
+        record = {"parts": verdict.parts, "links": verdict.links, "broken": broken}
+        click.echo(json.dumps(record | {"verified": verdict.verified}, indent=1))
+    else:
+        for name, verified in verdict.parts.items():
+            terminal.console.print(f"{name}: {_said(verified)}", highlight=False)
+        _show_links(verdict, terminal)
+    return 0 if verdict.verified else NOT_VERIFIED
+
+
+def _show_links(verdict: PartsVerdict, terminal: Terminal) -> None:
+    for link in verdict.broken:
         terminal.console.print(
-            f"{part.folder.name}: setup {run.seconds('setup'):.1f} s, proof "
-            f"{run.seconds('prove'):.1f} s, peak memory {run.peak_memory / 1e9:.2f} GB, "
-            f"{_said(run.verified)}",
+            f"'{link.tensor}' differs between part-{link.source + 1} and part-{link.target + 1}",
+            markup=False,
             highlight=False,
         )
-    for link in broken:
-        terminal.console.print(f"'{link.tensor}' differs between the parts it links", markup=False)
-    terminal.console.print(f"{len(links)} links: {_said(verified)}", highlight=False)
-    return 0 if verified else NOT_VERIFIED
+    terminal.console.print(f"{verdict.links} links: {_said(verdict.verified)}", highlight=False)
+
+
+def _teller(terminal: Terminal) -> Callable[[str], None]:
+    """What prints a warning, between the bars of progress."""
+    return lambda message: terminal.errors.print(f"warning: {message}", markup=False)
 
 
 def _said(verified: bool) -> str:

@@ -39,6 +39,7 @@ _STAGES = {
     "gen_witness": "Witness",
     "prove": "Proving",
     "verify": "Verifying",
+    "parts": "Proving parts",
 }
 
 
