@@ -15,6 +15,8 @@ __all__ = ["choose_columns", "column_options", "quickest", "seconds"]
 _INNER = (1, 2, 4)
 # The table of a range check of 14 bits fits into one column.
 _FEWEST = 15
+# Rows at the end of a column that hold no public value.
+_INSTANCE_RESERVE = 8
 # Below so many halvings of what `calibrate` would choose, columns outweigh what rows save.
 _RANGE = 4
 
@@ -40,7 +42,10 @@ def column_options(
         report = predict(model, wished)
         first = max(_FEWEST, report.logrows - _RANGE)
         options = {r.logrows: r for r in (report.resources, *report.alternatives)}
-        for k in logrows or range(first, max(report.logrows + 2, first + 1)):
+        # All public values stand in one column: with 82,944 of them setup fails at 2^15 rows.
+        fewest = (report.instances + _INSTANCE_RESERVE).bit_length()
+        tried = logrows or range(first, max(report.logrows + 2, first + 1))
+        for k in [k for k in tried if k >= fewest] or [fewest]:
             resources = options.get(k) or predict(model, wished, k).resources
             chosen = replace(wished, logrows=k)
             found.append(replace(report, resources=resources, logrows=k, arguments=chosen))

@@ -83,7 +83,7 @@ class Cutter:
             best: Piece | None = None
             for cut in (*(cut for cut in self._cuts if cut > start), end):
                 piece = self._piece(start, cut, logrows, arguments, memory)
-                if piece.cost.resources.peak_memory > memory:
+                if piece is None or piece.cost.resources.peak_memory > memory:
                     break
                 best = piece
             if best is None:
@@ -112,7 +112,8 @@ class Cutter:
 
     def _piece(
         self, start: int, stop: int, logrows: int, arguments: RunArguments, memory: float
-    ) -> Piece:
+    ) -> Piece | None:
+        """A piece; None if its public values do not fit into so many rows."""
         model, inputs, outputs = self._model(start, stop)
         if (start, stop) not in self._options:
             shown = replace(
@@ -122,6 +123,8 @@ class Cutter:
             )
             self._options[start, stop] = column_options(model, shown, _LOGROWS)
         options = [one for one in self._options[start, stop] if one.logrows == logrows]
+        if not options:
+            return None
         return Piece(start, stop, model, inputs, outputs, quickest(options, memory))
 
     def _input_visibility(self, names: Sequence[str], own: Visibility) -> Visibility:
