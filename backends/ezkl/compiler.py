@@ -11,13 +11,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from odp.approximations.errors import OdpError
+from odp.backends.ezkl.choices import Choice, columns_choice, digits_choice
 from odp.backends.ezkl.circuit import Circuit
-from odp.backends.ezkl.columns import choose_columns
+from odp.backends.ezkl.columns import column_options, quickest
 from odp.backends.ezkl.cost import CostReport, RunArguments, predict
 from odp.backends.ezkl.integer_program import IntegerProgram
 from odp.backends.ezkl.magnitudes import magnitudes
+from odp.backends.ezkl.memory import machine_memory
 from odp.backends.ezkl.noise import noise_gains
-from odp.backends.ezkl.schedule import CLAIMED, Requirements, can_rescale, solve
+from odp.backends.ezkl.schedule import (
+    CLAIMED,
+    COMPARED,
+    QUOTIENT_BITS,
+    Requirements,
+    can_rescale,
+    solve,
+)
 
 __all__ = ["Compiled", "compile_circuit", "relative_error"]
 
@@ -33,11 +42,14 @@ which every circuit has; longer ones would need a larger circuit."""
 _RESCALE_ROWS = {1: 20.5, 2: 23.5, 3: 29.5, 4: 32.5, 5: 38.5, 6: 41.5, 7: 47.5, 8: 50.5}
 # Tensors this much smaller than the largest one may have more bits: they cost nothing, and steps of
 # an iteration for a root that round coarsely do not converge.
-_SMALL, _SPARE_BITS = 0.02, 6
+_SMALL = 0.02
+# How many more is tried: attention takes 73,664 rows with 2 and 110,112 with 6, the feed-forward
+# block of 64 channels 10,326 with 6 and 20,352 or more with less.
+_SPARE_BITS = (6, 2)
 _FINALISTS = 2
 _ROUNDS = 5
 # Of the integer program, for a first look at each number of digits and for the rest.
-_SECONDS = (3.0, 6.0)
+_SECONDS = (2.0, 6.0)
 # How close to the budget is close enough.
 _ENOUGH = 0.75
 _MEASURED = 4
@@ -53,6 +65,7 @@ class Compiled:
         cost: predicted.
         error: largest relative l2 error of the outputs over the calibration inputs.
         limits: for each node log2 of the largest value that it may have.
+        choices: what was chosen for the circuit as a whole, and instead of what.
     """
 
     program: IntegerProgram
@@ -60,6 +73,7 @@ class Compiled:
     cost: CostReport
     error: float
     limits: tuple[float, ...]
+    choices: tuple[Choice, ...] = ()
 
 
 def compile_circuit(
@@ -89,15 +103,23 @@ def compile_circuit(
     study = _Study(circuit, inputs, references, error, margin, arguments or RunArguments())
     total = len(_DIGITS) + _FINALISTS
     first: list[tuple[tuple[float, ...], tuple[int, int]]] = []
+    rows: dict[int, int | None] = {}
     for done, digits in enumerate(_DIGITS):
         progress(done, total)
         found = study.tried(digits, 1.0, _SECONDS[0])
+        rows[digits[1]] = None if found is None else found.cost.rows
         if found is not None:
             first.append((_price(found), digits))
     if not first:
         raise OdpError(study.obstacle())
     best: Compiled | None = None
-    for done, (_, digits) in enumerate(sorted(first)[:_FINALISTS]):
+    finalists = [digits for _, digits in sorted(first)[:_FINALISTS]]
+    runs = [(digits, _SPARE_BITS[0]) for digits in finalists] + [
+        (finalists[0], spare) for spare in _SPARE_BITS[1:]
+    ]
+    total = len(_DIGITS) + len(runs)
+    for done, (digits, spare) in enumerate(runs):
+        study.spare_bits = spare
         progress(len(_DIGITS) + done, total)
         found = study.refined(digits)
         if found is not None and (best is None or _price(found) < _price(best)):
@@ -108,8 +130,10 @@ def compile_circuit(
             f"no schedule has a relative error of {error:g} or less: the expressions alone have "
             f"{study.approximation:.2g}; allow a larger error, or smaller errors at the sites"
         )
-    arguments, cost = choose_columns(best.program.to_onnx(), best.arguments)
-    return replace(best, arguments=arguments, cost=cost)
+    options = column_options(best.program.to_onnx(), best.arguments)
+    cost = quickest(options, machine_memory())
+    choices = (digits_choice(best.arguments, rows), columns_choice(cost, options))
+    return replace(best, arguments=cost.arguments, cost=cost, choices=choices)
 
 
 def relative_error(found: Mapping[str, Array], wanted: Mapping[str, Array]) -> float:
@@ -140,6 +164,7 @@ class _Study:
         arguments: RunArguments,
     ) -> None:
         self.circuit, self.error = circuit, error
+        self.spare_bits = _SPARE_BITS[0]
         self.inputs, self.references = inputs, references
         self.arguments = replace(arguments, input_scale=0, param_scale=0)
         samples = [circuit.evaluate(one) for one in inputs]
@@ -154,6 +179,7 @@ class _Study:
                 f"the expressions alone have a relative error of {self.approximation:.2g}, more "
                 f"than the {error:g} that are allowed; ask for smaller errors at the sites"
             )
+        self.margin = margin
         self.magnitudes = magnitudes(circuit, samples, margin)
         self.gains = noise_gains(circuit, samples[:2])
         largest = max(node.elements for node in circuit.nodes if node.value is None)
@@ -184,7 +210,7 @@ class _Study:
         count = sum(a and b for a, b in zip(rounded, self.large, strict=True))
         share = factor * left * math.sqrt(12.0 / max(count, 1))
         return [
-            math.log2(max(gain, 1e-12) / share) + (0 if large else _SPARE_BITS)
+            math.log2(max(gain, 1e-12) / share) + (0 if large else self.spare_bits)
             for gain, large in zip(self.gains, self.large, strict=True)
         ]
 
@@ -214,9 +240,9 @@ class _Study:
             found = self.tried(digits, factor, _SECONDS[1])
             if found is None:
                 break
-            error = self._measured(found.program)
+            error, largest = self._measured(found.program)
             if error <= self.error:
-                found = replace(found, error=error)
+                found = replace(found, error=error, limits=self._limits(found.program, largest))
                 if best is None or _price(found) < _price(best):
                     best = found
                 if self._rounding(error) >= _ENOUGH:
@@ -229,15 +255,38 @@ class _Study:
         left = math.sqrt(self.error**2 - self.approximation**2)
         return math.sqrt(max(error**2 - self.approximation**2, 0.0)) / left
 
-    def _measured(self, program: IntegerProgram) -> float:
-        worst = 0.0
+    def _measured(self, program: IntegerProgram) -> tuple[float, list[int]]:
+        """The error on some inputs, and the largest integer of each node; infinite if none fit."""
+        worst, most = 0.0, [0] * len(self.circuit.nodes)
         count = min(len(self.inputs), _MEASURED)
         for one, reference in zip(self.inputs[:count], self.references[:count], strict=True):
             values, overflows = program.simulate(program.quantise(one))
             if overflows:
-                return math.inf
+                return math.inf, most
+            most = [
+                max(m, int(np.abs(v).max(initial=0))) for m, v in zip(most, values, strict=True)
+            ]
             worst = max(worst, relative_error(program.outputs(values), reference))
-        return worst
+        return worst, most
+
+    def _limits(self, program: IntegerProgram, largest: Sequence[int]) -> tuple[float, ...]:
+        """What each node may reach: what calibration saw, or more where rounding is coarse.
+
+        Small tensors with few bits are off by more than a margin of their range, and do no harm.
+        """
+        schedule, found = program.schedule, []
+        compared = {i for node in self.circuit.nodes if node.kind in COMPARED for i in node.inputs}
+        for number, limit in enumerate(self.magnitudes):
+            if not largest[number] or number in compared:
+                found.append(limit)
+                continue
+            bits = 125
+            if schedule.rescaled(number):
+                bits = min(program.digits - 1, QUOTIENT_BITS)
+            scale = schedule.scales[number]
+            seen = math.log2(largest[number]) - scale + math.log2(1.0 + self.margin)
+            found.append(max(limit, min(seen, bits - scale)))
+        return tuple(found)
 
     def obstacle(self) -> str:
         """Why there is no schedule: the tensor that needs the most bits."""

@@ -22,11 +22,11 @@ from odp.rewriter.report import Skipped
 from odp.rewriter.selection import Choice, Defaults, Selection, domain_of, mask_value_for
 from odp.rewriter.site import Site
 
-__all__ = ["lowest_degree", "select_for_circuit"]
+__all__ = ["FEW", "lowest_degree", "select_for_circuit"]
 
 _HIGHEST_DEGREE = 24
 # Below so many values the rows of an expression do not matter beside those of the matrices.
-_FEW = 256
+FEW = 256
 # exp of a softmax: its weights are compared with the largest one, which is 1.
 _WEIGHTS = "exp"
 
@@ -68,7 +68,7 @@ def select_for_circuit(
 def _chosen(name: str, domain: Interval, error: float, elements: int) -> Approximant:
     function = get_function(name)
     relative = function.relative or (name == _WEIGHTS and domain.hi > 1.0)
-    if elements > _FEW:
+    if elements > FEW:
         return lowest_degree(name, domain, error, relative)
     if relative and name in HOMOGENEOUS:
         return approximate_homogeneous(name, domain, error)

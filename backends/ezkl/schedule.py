@@ -29,6 +29,7 @@ from odp.backends.ezkl.roots import RECIPROCAL_LABEL, ROOT_BITS
 __all__ = [
     "ALIGNED",
     "CLAIMED",
+    "COMPARED",
     "QUOTIENT_BITS",
     "Requirements",
     "Schedule",
@@ -43,7 +44,7 @@ ALIGNED = frozenset({"add", "sub", "max", "min", "concat"})
 CLAIMED = frozenset({"sqrt", "reciprocal"})
 """Operations whose result EZKL's prover claims, rounded, and its circuit checks."""
 
-_COMPARED = frozenset({"abs", "relu", "max", "min", "reduce_max"})
+COMPARED = frozenset({"abs", "relu", "max", "min", "reduce_max"})
 """Operations that EZKL makes of signs, for which integers are taken apart into digits."""
 
 QUOTIENT_BITS = 52
@@ -222,7 +223,7 @@ def solve(circuit: Circuit, wanted: Requirements, seconds: float = 10.0) -> Sche
             labels[number] = _claimed(program, circuit, number, n, operand(number, 0), wanted)
             continue
         _natural(program, circuit, number, n, operand, alignments)
-        if node.kind in _COMPARED:
+        if node.kind in COMPARED:
             # The difference of two operands has one bit more.
             widest = max(wanted.magnitudes[i] for i in node.inputs) + 1.0
             program.constrain([(n, 1.0)], -math.inf, wanted.digits - 1 - widest)

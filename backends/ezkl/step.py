@@ -12,13 +12,13 @@ import inspect
 import json
 import os
 import pickle
-import resource
 import signal
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+from odp.backends.ezkl.memory import peak_memory
 from odp.backends.ezkl.run_arguments import RunArguments
 
 __all__ = ["main"]
@@ -72,9 +72,7 @@ def _run(name: str, arguments: list[Any], options: dict[str, Any]) -> dict[str, 
         return {"error": " ".join(str(error).split())[:300] or type(error).__name__}
     seconds = time.perf_counter() - started
     plain = result if isinstance(result, bool | int | float | str | type(None)) else None
-    # Kilobytes on Linux.
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"result": plain, "seconds": seconds, "peak_memory": peak}
+    return {"result": plain, "seconds": seconds, "peak_memory": peak_memory()}
 
 
 if __name__ == "__main__":

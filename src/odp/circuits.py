@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from odp.backends.ezkl.choices import Choice
     from odp.backends.ezkl.compiler import Compiled
     from odp.backends.ezkl.division import Division
     from odp.backends.ezkl.policy import Native, Policy
@@ -59,9 +60,11 @@ class CompiledModel:
     def manifest(self) -> dict[str, Any]:
         """Everything needed to make the circuit again, and to judge it."""
         import odp
+        from odp.backends.ezkl.intervals import implied_ranges
 
         compiled = self.compiled
         circuit, schedule = compiled.program.circuit, compiled.program.schedule
+        implied = implied_ranges(circuit, compiled.limits)
         rescales = [
             {
                 "node": node.name,
@@ -94,6 +97,7 @@ class CompiledModel:
                     "module": node.module,
                     "scale": schedule.scales[number],
                     "largest": compiled.limits[number],
+                    "follows_from_others": implied[number],
                 }
                 for number, node in enumerate(circuit.nodes)
                 if node.value is None and node.kind != "input"
@@ -110,6 +114,7 @@ class CompiledModel:
                 for one in self.divisions
             ],
             "policy": dict(self.policy),
+            "choices": [dataclasses.asdict(one) for one in self.choices()],
             "settings": dataclasses.asdict(compiled.arguments),
             "predicted": {
                 "rows": compiled.cost.rows,
@@ -118,6 +123,48 @@ class CompiledModel:
                 "peak_memory": compiled.cost.resources.peak_memory,
             },
         }
+
+    def choices(self) -> list[Choice]:
+        """What was free, what was chosen and why: the circuit as a whole, then every site."""
+        from odp.backends.ezkl.choices import Choice
+        from odp.backends.ezkl.expressions import FEW
+
+        compiled = self.compiled
+        schedule, nodes = compiled.program.schedule, compiled.program.circuit.nodes
+        rescaled = [
+            node.elements
+            for number, node in enumerate(nodes)
+            if node.value is None and schedule.rescaled(number)
+        ]
+        variables = [node for node in nodes if node.value is None]
+        found = [
+            *compiled.choices,
+            Choice(
+                "rescales",
+                f"{len(rescaled)} tensors, {sum(rescaled):,} elements",
+                f"{len(variables)} tensors, {sum(node.elements for node in variables):,} elements",
+                "fewest rows by the integer program that keep every integer within its bits",
+            ),
+            Choice(
+                "error of expressions",
+                f"{self.site_error:g} at each site",
+                f"{self.approximation / compiled.error:.0%} of the error is theirs",
+                "rounding keeps the larger part of the squared error",
+            ),
+        ]
+        for site in self.report.sites:
+            low, high = site.domain
+            found.append(
+                Choice(
+                    f"{site.function} at {site.node}",
+                    str(site.approximant),
+                    f"on [{low:.4g}, {high:.4g}]",
+                    "lowest degree within the error, for degrees cost bits"
+                    if (site.elements or 0) > FEW
+                    else "fewest operations: one value a row",
+                )
+            )
+        return found
 
     def save(self, folder: str | Path) -> None:
         """Write network.onnx, settings.json, input.json and manifest.json.

@@ -58,11 +58,14 @@ def test_compile(folder: Path, command: Command, tmp_path: Path) -> None:
     )
     assert done.code == 0, done.err
     assert "no tables" in done.out and "Rescales" in done.out
+    assert "Degrees of freedom" in done.out and "decomp_legs" in done.out
     names = {path.name for path in (tmp_path / "made").iterdir()}
     assert names == {"network.onnx", "settings.json", "input.json", "manifest.json"}
     manifest = json.loads((tmp_path / "made" / "manifest.json").read_text())
     assert manifest["error"] <= 0.05
     assert {e["function"] for e in manifest["expressions"]} == {"rsqrt", "sigmoid"}
+    freedoms = {choice["freedom"].partition(" at ")[0] for choice in manifest["choices"]}
+    assert {"decomp_legs", "num_inner_cols, logrows", "rescales", "rsqrt", "sigmoid"} <= freedoms
     settings = json.loads((tmp_path / "made" / "settings.json").read_text())
     assert manifest["predicted"]["rows"] == pytest.approx(settings["num_rows"], rel=0.01)
 

@@ -18,7 +18,8 @@ from odp.backends.ezkl.compiler import Compiled
 from odp.backends.ezkl.compiler import compile_circuit as schedule
 from odp.backends.ezkl.network import simulate
 from odp.backends.ezkl.policy import Native, rows_in_two_columns
-from odp.backends.ezkl.proving import run_ezkl, unsafe_srs
+from odp.backends.ezkl.proving import run_ezkl
+from odp.backends.ezkl.reference_string import unsafe_srs
 from odp.backends.ezkl.roots import RECIPROCAL_LABEL, ROOT_BITS, reciprocals, roots
 from odp.backends.ezkl.run_arguments import RunArguments
 from odp.circuit_rewriting import Rewritten, Wishes, balanced

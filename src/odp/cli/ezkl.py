@@ -296,6 +296,12 @@ def _show(compiled: CompiledModel, terminal: Terminal) -> None:
         highlight=False,
     )
     _show_prediction(found.cost.resources, terminal)
+    choices = plain_table("Degrees of freedom")
+    for name in ("what", "chosen", "instead of, or where", "why"):
+        choices.add_column(name, overflow="fold")
+    for choice in compiled.choices():
+        choices.add_row(choice.freedom, choice.chosen, choice.instead_of, choice.reason)
+    console.print(choices, markup=False)
     table = plain_table("Rescales")
     for name in ("node", "module"):
         table.add_column(name, overflow="fold")
