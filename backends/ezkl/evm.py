@@ -8,7 +8,7 @@ from pathlib import Path
 
 from odp.approximations.errors import OdpError
 from odp.backends.ezkl.artefacts import CircuitFolder
-from odp.backends.ezkl.keys import check_ceremony
+from odp.backends.ezkl.keys import check_origin
 from odp.backends.ezkl.proving import EzklError, run_ezkl
 
 __all__ = ["write_verifier"]
@@ -42,7 +42,7 @@ def write_verifier(circuit: CircuitFolder, target: Path, *, srs: Path) -> Path:
     key, interface = circuit.path / "vk.key", target.with_suffix(".abi")
     if not key.is_file():
         raise OdpError(f"'{key}' does not exist; odp ezkl prove makes it")
-    check_ceremony(circuit, srs)
+    check_origin(circuit, srs)
     # EZKL would download a compiler without asking, and does not look at the PATH.
     with tempfile.TemporaryDirectory(prefix="odp-solc-") as home:
         place = Path(home) / ".svm" / _VERSION / f"solc-{_VERSION}"

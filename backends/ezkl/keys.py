@@ -11,7 +11,7 @@ from odp.backends.ezkl.artefacts import CircuitFolder
 from odp.backends.ezkl.reference_string import fitting
 from odp.backends.whole_files import write_text
 
-__all__ = ["KEY_FILES", "check_ceremony", "forget_keys", "keys_are_good", "record_keys"]
+__all__ = ["KEY_FILES", "check_origin", "forget_keys", "keys_are_good", "record_keys"]
 
 KEY_FILES = ("network.ezkl", "pk.key", "vk.key")
 _RECORD = "keys.json"
@@ -50,8 +50,8 @@ def forget_keys(folder: Path) -> None:
     (folder / _RECORD).unlink(missing_ok=True)
 
 
-def check_ceremony(circuit: CircuitFolder, srs: Path) -> None:
-    """Refuse a reference string that does not fit the circuit, or is not that of its keys.
+def check_origin(circuit: CircuitFolder, srs: Path) -> None:
+    """Refuse keys of an earlier circuit, and a reference string that is not that of the keys.
 
     Keys whose origin is not written down, as those that somebody has sent, may be of any.
 
@@ -60,10 +60,16 @@ def check_ceremony(circuit: CircuitFolder, srs: Path) -> None:
         srs: a reference string.
 
     Raises:
-        OdpError: as for `fitting`, or it is another one.
+        OdpError: the keys are of something else, or as for `fitting`.
     """
     ceremony = fitting(srs, circuit.logrows).ceremony
-    if _record(circuit.path).get("ceremony", ceremony) != ceremony:
+    record = _record(circuit.path)
+    if record.get("circuit", digest := circuit.digest) != digest:
+        raise OdpError(
+            f"the keys in '{circuit.path}' were made before its network or settings changed; odp "
+            "ezkl prove makes them anew"
+        )
+    if record.get("ceremony", ceremony) != ceremony:
         raise OdpError(
             f"the keys in '{circuit.path}' were made with another reference string than '{srs}': "
             "give theirs with --srs"

@@ -15,7 +15,7 @@ from odp.backends.ezkl.artefacts import CircuitFolder
 from odp.backends.ezkl.folder_lock import locked
 from odp.backends.ezkl.integer_claim import IntegerClaim
 from odp.backends.ezkl.keys import (
-    check_ceremony,
+    check_origin,
     forget_keys,
     keys_are_good,
     record_keys,
@@ -194,7 +194,7 @@ def verify(folder: CircuitFolder, proof: Path, *, srs: Path, run: ProofRun | Non
     for file in (proof, key):
         if not file.is_file():
             raise OdpError(f"'{file}' does not exist; odp ezkl prove makes it")
-    check_ceremony(folder, srs)
+    check_origin(folder, srs)
     try:
         measured = run_ezkl("verify", proof, folder.path / "settings.json", key, srs_path=srs)
     except EzklError as error:

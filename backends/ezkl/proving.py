@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import pickle
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -66,8 +68,10 @@ def run_ezkl(
 
     Raises:
         EzklError: EZKL refuses.
-        OdpError: its process is killed (out of memory, as a rule).
+        OdpError: its process is killed (out of memory, as a rule), or EZKL is not installed.
     """
+    if importlib.util.find_spec("ezkl") is None:
+        raise OdpError('the package ezkl is not installed: pip install "odp-rewrite[ezkl]"')
     targets = [writes] if isinstance(writes, Path) else list(writes)
     temporary = {
         target: target.with_name(f".odp-{os.getpid()}-{target.name}") for target in targets
@@ -81,7 +85,7 @@ def run_ezkl(
     keywords = {key: named(value) for key, value in options.items()}
     try:
         process = subprocess.run(
-            [sys.executable, "-m", "odp.backends.ezkl.step"],
+            [sys.executable, "-m", "odp.backends.ezkl.step", str(os.getpid())],
             input=pickle.dumps((step, values, keywords)),
             stdout=subprocess.PIPE,
             env={**os.environ, **(environment or {})},
@@ -93,13 +97,21 @@ def run_ezkl(
         if "error" in found:
             raise EzklError(step, found["error"])
         if process.returncode or not found:
-            raise OdpError(
-                f"ezkl {step} was killed, most likely for want of memory; allow a larger error, "
-                "split the circuit, or use a larger machine"
-            )
+            raise OdpError(f"ezkl {step} {_end(process.returncode)}")
         for target, written in temporary.items():
             written.replace(target)
         return Measured(**found)
     finally:
         for written in temporary.values():
             written.unlink(missing_ok=True)
+
+
+def _end(code: int) -> str:
+    """How a process ended that gave no answer."""
+    if code == -signal.SIGKILL:
+        return (
+            "was killed, most likely for want of memory; allow a larger error, split the circuit, "
+            "or use a larger machine"
+        )
+    how = signal.strsignal(-code) if code < 0 else f"exit code {code}"
+    return f"crashed ({how}); try again"

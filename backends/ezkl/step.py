@@ -1,7 +1,7 @@
-"""One function of the package ezkl, in a process of its own: `python -m odp.backends.ezkl.step`.
+"""One function of the package ezkl, in a process of its own: `-m odp.backends.ezkl.step PID`.
 
 Reads a pickled (name, arguments, options) from standard input and writes JSON to standard output:
-the result, seconds and peak memory, or what EZKL said.
+the result, seconds and peak memory, or what EZKL said. Ends with the process PID, its parent.
 """
 
 from __future__ import annotations
@@ -49,6 +49,9 @@ def _end_with_parent() -> None:
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    # It may have gone before that.
+    if os.getppid() != int(sys.argv[1]):
+        sys.exit(1)
 
 
 def _run(name: str, arguments: list[Any], options: dict[str, Any]) -> dict[str, Any]:
@@ -64,8 +67,9 @@ def _run(name: str, arguments: list[Any], options: dict[str, Any]) -> dict[str, 
     started = time.perf_counter()
     try:
         result = asyncio.run(call())
-    except (RuntimeError, ValueError, OSError) as error:
-        return {"error": " ".join(str(error).split())[:300]}
+    except BaseException as error:
+        # A panic of Rust code is no Exception, and says nothing about memory.
+        return {"error": " ".join(str(error).split())[:300] or type(error).__name__}
     seconds = time.perf_counter() - started
     plain = result if isinstance(result, bool | int | float | str | type(None)) else None
     return {"result": plain, "seconds": seconds, "peak_memory": peak_memory()}

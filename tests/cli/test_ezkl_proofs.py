@@ -8,10 +8,12 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from ..ezkl.tiny_circuit import write_circuit, write_parts
@@ -229,7 +231,9 @@ def test_parts_on_a_dask_cluster(folder: Path, command: Command) -> None:
         assert all(part["unsafe_srs"] for part in run["parts"].values())
         assert not any(step["reused"] for p in run["parts"].values() for step in p["steps"])
 
-        with distributed.Client(cluster), joblib.parallel_config(backend="dask"):
+        with distributed.Client(cluster) as client, joblib.parallel_config(backend="dask"):
+            at_work = client.run(lambda: "odp.backends.ezkl.prover" in sys.modules)
+            assert any(at_work.values())
             again = prove_parts(parts, srs_folder=srs_folder())
         assert again.verdict.verified
         assert all(any(step.reused for step in run.steps) for run in again.runs.values())
@@ -238,6 +242,35 @@ def test_parts_on_a_dask_cluster(folder: Path, command: Command) -> None:
         line = command("ezkl", "prove", parts, "--scheduler", address, program="odp").error()
         assert line.startswith("part-1: ") and "not this circuit" in line
     assert command("ezkl", "verify", parts, program="odp").code == 0
+
+
+def test_workers_of_a_cluster_that_die(monkeypatch: pytest.MonkeyPatch) -> None:
+    distributed = pytest.importorskip("distributed")
+    import dask
+
+    from odp.approximations.errors import OdpError
+    from odp.backends.ezkl.part_workers import workers
+
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=1, dashboard_address=None
+        ) as cluster,
+        workers(scheduler=cluster.scheduler_address) as dying,
+    ):
+        assert list(dying.run(abs, [(-1,)])) == [1]
+        with pytest.raises(OdpError, match="workers of Dask were killed"):
+            list(dying.run(os._exit, [(1,)]))
+
+    monkeypatch.setattr("odp.backends.ezkl.part_workers._PATIENCE", 1)
+    with (
+        distributed.LocalCluster(
+            n_workers=0, threads_per_worker=1, dashboard_address=None
+        ) as empty,
+        pytest.raises(OdpError, match="has no workers; start some with"),
+        workers(scheduler=empty.scheduler_address),
+    ):
+        pass
 
 
 @pytest.mark.parametrize(
@@ -262,7 +295,7 @@ def test_where_parts_cannot_be_proven(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(proven)
-    monkeypatch.setattr("odp.backends.ezkl.parts._PATIENCE", 1)
+    monkeypatch.setattr("odp.backends.ezkl.part_workers._PATIENCE", 1)
     assert message in command("ezkl", "prove", *arguments, program="odp").error()
 
 
@@ -274,12 +307,9 @@ def test_without_dask(proven: Path, command: Command, monkeypatch: pytest.Monkey
     assert line.startswith("--scheduler needs the package distributed") and "pip install" in line
 
 
-def test_ctrl_c_while_two_parts_are_proven(cache: Path, tmp_path: Path) -> None:
-    """As a terminal sends it: to every process in the group, workers of joblib included."""
-    import time
-
-    import psutil
-
+@pytest.mark.parametrize("killed", ["all", "worker"])
+def test_an_end_while_two_parts_are_proven(killed: str, cache: Path, tmp_path: Path) -> None:
+    """Ctrl-C as a terminal sends it, to the whole group; a worker that the kernel kills."""
     (tmp_path / "parts").mkdir()
     for number in (1, 2):
         write_circuit(tmp_path / "parts" / f"part-{number}", logrows=14)
@@ -292,9 +322,11 @@ def test_ctrl_c_while_two_parts_are_proven(cache: Path, tmp_path: Path) -> None:
     (tmp_path / "parts" / "links.json").write_text(json.dumps(tree))
     srs = string(cache, 14)
     script = "import sys\nfrom odp.cli import main\nmain(sys.argv[1:])"
-    options = ["--jobs", "2", "--srs", str(srs)]
     process = subprocess.Popen(
-        [sys.executable, "-c", script, "ezkl", "prove", str(tmp_path / "parts"), *options],
+        [
+            *(sys.executable, "-c", script, "ezkl", "prove", str(tmp_path / "parts")),
+            *("--jobs", "2", "--srs", str(srs)),
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -310,10 +342,17 @@ def test_ctrl_c_while_two_parts_are_proven(cache: Path, tmp_path: Path) -> None:
     time.sleep(0.5)
     assert process.poll() is None
     children = psutil.Process(process.pid).children(recursive=True)
-    os.killpg(process.pid, signal.SIGINT)
+    if killed == "all":
+        os.killpg(process.pid, signal.SIGINT)
+    else:
+        next(child for child in children if "popen_loky" in " ".join(child.cmdline())).kill()
     out, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
-    assert errors.strip() == "error: interrupted; no partial output was left" and out == ""
+    code, line = {
+        "all": (130, "error: interrupted; no partial output was left"),
+        "worker": (2, "error: a worker was killed, most likely for want of memory: use fewer"),
+    }[killed]
+    assert process.returncode == code and out == "", errors
+    assert len(errors.strip().splitlines()) == 1 and errors.strip().startswith(line)
     _, alive = psutil.wait_procs(children, timeout=20)
     assert not alive
     assert not list(tmp_path.glob("parts/part-*/*.key"))

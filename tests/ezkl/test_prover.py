@@ -144,6 +144,38 @@ def test_keys_of_another_reference_string_are_not_used(strings: Path, tmp_path: 
     assert run.verified and reused(run) == set()
 
 
+def test_keys_of_what_the_circuit_was_before_verify_nothing(strings: Path, tmp_path: Path) -> None:
+    circuit = write_circuit(tmp_path / "circuit")
+    prove(circuit, srs_folder=strings)
+    another = write_circuit(tmp_path / "another", seed=5)
+    (circuit.path / "network.onnx").write_bytes((another.path / "network.onnx").read_bytes())
+    with pytest.raises(OdpError, match="were made before its network or settings changed"):
+        verify(circuit, circuit.path / "proof.json", srs=strings / "test-6.srs")
+
+
+def test_keys_that_were_sent_without_their_record(strings: Path, tmp_path: Path) -> None:
+    circuit = write_circuit(tmp_path / "circuit")
+    prove(circuit, srs_folder=strings)
+    for name in ("keys.json", "pk.key", "network.ezkl", "witness.json", "input.json"):
+        (circuit.path / name).unlink()
+    assert verify(circuit, circuit.path / "proof.json", srs=strings / "test-6.srs")
+
+
+def test_without_ezkl(strings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    circuit = write_circuit(tmp_path / "circuit")
+    monkeypatch.setitem(sys.modules, "ezkl", None)
+    with pytest.raises(OdpError, match="the package ezkl is not installed"):
+        prove(circuit, srs_folder=strings)
+
+
+def test_a_worker_that_does_not_see_the_folder(strings: Path, tmp_path: Path) -> None:
+    from odp.backends.ezkl.parts import _prove_part
+
+    srs = unsafe_srs(6, strings)
+    with pytest.raises(OdpError, match=r"part-1: the worker on .* does not see '.*/part-1'"):
+        _prove_part(0, tmp_path / "part-1", srs, strings, False)
+
+
 def test_one_process_at_a_time(strings: Path, tmp_path: Path) -> None:
     circuit = write_circuit(tmp_path / "circuit")
     with locked(circuit.path), pytest.raises(OdpError, match="another odp ezkl prove is at work"):
@@ -209,3 +241,18 @@ def _wait(done: Callable[[], bool]) -> None:
     while not done():
         assert time.monotonic() < until
         time.sleep(0.02)
+
+
+def test_a_step_that_dies_says_how(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the kernel's kill speaks of memory."""
+
+    def message(code: int) -> str:
+        ended = subprocess.CompletedProcess([], code, stdout=b"")
+        monkeypatch.setattr(subprocess, "run", lambda *arguments, **options: ended)
+        with pytest.raises(OdpError) as caught:
+            run_ezkl("prove")
+        return str(caught.value)
+
+    assert "was killed, most likely for want of memory" in message(-signal.SIGKILL)
+    assert message(-signal.SIGSEGV) == "ezkl prove crashed (Segmentation fault); try again"
+    assert message(1) == "ezkl prove crashed (exit code 1); try again"

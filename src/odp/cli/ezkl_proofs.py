@@ -94,8 +94,8 @@ def prove_command(
                 f"--input goes with a whole circuit, and '{folder}' holds parts: their input is "
                 "that of the circuit which odp ezkl split has cut"
             )
-        where = (backend, scheduler)
-        return _prove_parts(folder, terminal, srs, force, jobs, where, as_json)
+        where = (jobs, backend, scheduler)
+        return _prove_parts(folder, terminal, srs, force, where, as_json)
     if backend is not None or scheduler is not None:
         raise click.UsageError(
             f"--backend and --scheduler go with the parts of a circuit, and '{folder}' holds none; "
@@ -113,6 +113,7 @@ def prove_command(
             told=_teller(terminal),
             progress=advance,
         )
+    _warn_of_string(srs, terminal)
     if as_json:
         click.echo(run.to_json())
     elif not quiet:
@@ -219,24 +220,25 @@ def _prove_parts(
     terminal: Terminal,
     srs: Path | None,
     force: bool,
-    jobs: int,
-    where: tuple[str | None, str | None],
+    where: tuple[int, str | None, str | None],
     as_json: bool,
 ) -> int:
     """Prove every part of a split circuit, and check the links between them."""
-    from odp.backends.ezkl.parts import prove_parts, workers
+    from odp.backends.ezkl.part_workers import workers
+    from odp.backends.ezkl.parts import prove_parts
     from odp.circuit_comparison import srs_folder
 
-    with workers(*where), terminal.progress() as advance:
+    with workers(*where) as chosen, terminal.progress() as advance:
         proof = prove_parts(
             folder,
             srs=srs,
             srs_folder=srs_folder(),
             force=force,
-            jobs=jobs,
+            workers=chosen,
             told=_teller(terminal),
             progress=advance,
         )
+    _warn_of_string(srs, terminal)
     if as_json:
         tree = {name: json.loads(run.to_json()) for name, run in proof.runs.items()}
         verdict = proof.verdict
@@ -284,6 +286,12 @@ def _show_links(verdict: PartsVerdict, terminal: Terminal) -> None:
 def _teller(terminal: Terminal) -> Callable[[str], None]:
     """What prints a warning, between the bars of progress."""
     return lambda message: terminal.errors.print(f"warning: {message}", markup=False)
+
+
+def _warn_of_string(srs: Path | None, terminal: Terminal) -> None:
+    """Of what was proven; one that is made now is warned of before."""
+    if srs is None:
+        _teller(terminal)("proven with a TEST reference string: unsafe for real proofs")
 
 
 def _said(verified: bool) -> str:
