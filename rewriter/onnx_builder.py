@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from odp.approximations.expression import Expression
 from odp.rewriter.graph import Builder, Value
+from odp.rewriter.module_paths import MODULE, module_path_of
 
 if TYPE_CHECKING:
     from odp.rewriter.onnx_graph import OnnxGraph, OnnxValue
@@ -287,5 +288,7 @@ def _onnx(value: Value) -> OnnxValue:
 
 
 def _inherited(node: ir.Node) -> dict[str, str]:
-    """Provenance of the node that is being replaced, such as the scopes of the torch module."""
-    return {k: v for k, v in node.metadata_props.items() if k.startswith("pkg.torch.")}
+    """Provenance of the node that is being replaced: scopes and path of the torch module."""
+    found = {k: v for k, v in node.metadata_props.items() if k.startswith("pkg.torch.")}
+    path = module_path_of(node.name or "", node.metadata_props)
+    return found | ({MODULE: path} if path else {})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import collections
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -13,6 +12,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from odp.rewriter.graph import Graph, Node, Value
+from odp.rewriter.module_paths import module_path_of
 from odp.rewriter.onnx_builder import OnnxBuilder
 from odp.rewriter.onnx_evaluation import ConstantEvaluator
 from odp.rewriter.onnx_vocabulary import (
@@ -293,17 +293,5 @@ def data_type(name: str) -> ir.DataType:
 
 
 def module_path(native: ir.Node) -> str:
-    """Where in the torch module a node came from, as far as the exporter wrote it down.
-
-    The dynamo exporter writes `pkg.torch.onnx.name_scopes`, a list of nested scopes; TorchScript
-    names its nodes `/encoder/layer.0/Softmax`.
-    """
-    scopes = native.metadata_props.get("pkg.torch.onnx.name_scopes")
-    if scopes:
-        try:
-            listed = ast.literal_eval(scopes)
-        except (SyntaxError, ValueError):
-            return ""
-        return next((str(s) for s in reversed(listed[:-1]) if s), "") if listed else ""
-    name = native.name or ""
-    return ".".join(name.split("/")[1:-1]) if name.startswith("/") else ""
+    """Where in the torch module a node came from, as far as the exporter wrote it down."""
+    return module_path_of(native.name or "", native.metadata_props)

@@ -8,9 +8,8 @@ from dataclasses import replace
 import onnx
 
 from odp.backends.ezkl.cost import CostReport, RunArguments, predict
-from odp.backends.ezkl.memory import machine_memory
 
-__all__ = ["choose_columns", "column_options", "quickest", "seconds"]
+__all__ = ["column_options", "quickest", "seconds"]
 
 _INNER = (1, 2, 4)
 # The table of a range check of 14 bits fits into one column.
@@ -52,26 +51,12 @@ def column_options(
     return found
 
 
-def choose_columns(
-    model: onnx.ModelProto, arguments: RunArguments
-) -> tuple[RunArguments, CostReport]:
-    """Settings with the number of inner columns and rows that are predicted to be the quickest.
-
-    Of those that fit into the memory of this machine, if any does.  Fewer rows are not always
-    quicker: what does not fit goes to further columns, each with selectors of its own.  Weights of
-    matrix products, which EZKL reads one by one in columns of their own, often outweigh everything
-    else.
-
-    Args:
-        model: the network.
-        arguments: the settings, of which these two are chosen.
-    """
-    report = quickest(column_options(model, arguments), machine_memory())
-    return report.arguments, report
-
-
 def quickest(options: Sequence[CostReport], memory: float) -> CostReport:
     """The option that is predicted to take the least time, of those within some memory.
+
+    Fewer rows are not always quicker: what does not fit goes to further columns, each with
+    selectors of its own.  Weights of matrix products, which EZKL reads one by one in columns of
+    their own, often outweigh everything else.
 
     Args:
         options: at least one.

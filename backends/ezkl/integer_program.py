@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from odp.backends.ezkl.circuit import Circuit, Node, apply
 from odp.backends.ezkl.roots import ROOT_BITS, reciprocals, roots
 from odp.backends.ezkl.schedule import ALIGNED, QUOTIENT_BITS, Schedule, power_of_two
+from odp.rewriter.module_paths import MODULE
 
 __all__ = ["IntegerProgram", "Overflow", "rescaled"]
 
@@ -311,7 +312,7 @@ class _Writer:
         self, kind: str, inputs: Sequence[str], output: str, node: Node, **attributes: Any
     ) -> str:
         made = onnx.helper.make_node(kind, list(inputs), [output], name=output, **attributes)
-        for key, value in (("odp.module", node.module), ("odp.node", node.name)):
+        for key, value in ((MODULE, node.module), ("odp.node", node.name)):
             if value:
                 made.metadata_props.add(key=key, value=value)
         self.nodes.append(made)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from odp.backends.ezkl.lint import CircuitRefused, Problem, advice_for
-from odp.backends.ezkl.reading import MODULE_KEYS
+from odp.rewriter.module_paths import module_path_of
 
 __all__ = ["plain_network"]
 
@@ -49,7 +49,7 @@ def plain_network(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _where(node: onnx.NodeProto) -> str:
     properties = {entry.key: entry.value for entry in node.metadata_props}
-    module = next((properties[k] for k in MODULE_KEYS if k in properties), "")
+    module = module_path_of(node.name, properties)
     return f"node '{node.name or node.output[0]}'" + (f" in {module}" if module else "")
 
 

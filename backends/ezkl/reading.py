@@ -12,11 +12,9 @@ from numpy.typing import NDArray
 from odp.backends.ezkl.circuit import Circuit, apply
 from odp.backends.ezkl.lint import CircuitRefused, Problem, advice_for, input_problem
 from odp.backends.ezkl.ternary import ternary
+from odp.rewriter.module_paths import module_path_of
 
-__all__ = ["MODULE_KEYS", "read_circuit"]
-
-MODULE_KEYS = ("odp.module", "pkg.torch.onnx.name_scopes", "namespace")
-"""Where exporters write down the path of the module that a node came from."""
+__all__ = ["read_circuit"]
 
 _LARGEST_POWER = 16
 
@@ -81,7 +79,7 @@ class _Reader:
     def _read(self, node: onnx.NodeProto) -> None:
         self.name = node.name or node.output[0]
         properties = {entry.key: entry.value for entry in node.metadata_props}
-        self.module = next((properties[k] for k in MODULE_KEYS if k in properties), "")
+        self.module = module_path_of(node.name, properties)
         attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
         if node.op_type == "Constant":
             self.constants[node.output[0]] = onnx.numpy_helper.to_array(attributes["value"])

@@ -16,8 +16,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from odp.approximations.errors import OdpError
-from odp.backends.ezkl.reading import MODULE_KEYS
 from odp.rewriter.execution import Session
+from odp.rewriter.onnx_graph import module_path
 
 __all__ = ["calibrated_ranges", "run_in_range"]
 
@@ -49,9 +49,7 @@ def calibrated_ranges(
     return {
         name: {
             "node": node.name or name,
-            "module": next(
-                (node.metadata_props[k] for k in MODULE_KEYS if k in node.metadata_props), ""
-            ),
+            "module": module_path(node),
             "largest": math.log2(max((1.0 + margin) * largest[name], _SMALLEST)),
         }
         for name, node in watched.items()

@@ -281,10 +281,19 @@ def test_fresh_names_are_unused_even_inside_bodies(graph_of: Graphs) -> None:
         ("node_softmax", {"pkg.torch.onnx.name_scopes": "['', 'softmax']"}, ""),
         ("node_softmax", {"pkg.torch.onnx.name_scopes": "not a list"}, ""),
         ("node_softmax", {"pkg.torch.onnx.name_scopes": "[]"}, ""),
+        ("odp/softmax/1/Mul", {"odp.module": "encoder.layer.0"}, "encoder.layer.0"),
     ],
 )
 def test_module_paths_of_both_exporters(name: str, metadata: dict[str, str], path: str) -> None:
     assert module_path(ir.Node("", "Softmax", [], name=name, metadata_props=metadata)) == path
+
+
+def test_what_replaces_a_node_says_where_that_was(graph_of: Graphs) -> None:
+    graph = graph_of("(float[4] x) => (float[4] y) { y = Exp(x) }")
+    (node,) = graph.nodes()
+    node.native.name = "/encoder/layer.0/Exp"
+    new = graph.builder(node, {}).op("tanh", node.inputs[0])
+    assert new.producer is not None and new.producer.module_path == "encoder.layer.0"
 
 
 def test_evaluation_of_what_no_input_reaches(graph_of: Graphs) -> None:
