@@ -19,7 +19,13 @@ from odp.approximations.errors import OdpError
 from odp.backends.ezkl.field import from_field, to_field
 from odp.backends.ezkl.network import Tensor, simulate
 
-__all__ = ["CircuitFolder", "input_json", "witness_integers", "witness_outputs"]
+__all__ = [
+    "CircuitFolder",
+    "input_json",
+    "real_input_json",
+    "witness_integers",
+    "witness_outputs",
+]
 
 Array = NDArray[Any]
 
@@ -32,6 +38,12 @@ def input_json(integers: Mapping[str, Array]) -> str:
     """
     data = [[to_field(x) for x in array.flat] for array in integers.values()]
     return json.dumps({"input_data": data})
+
+
+def real_input_json(inputs: Mapping[str, Array]) -> str:
+    """EZKL's input file for real numbers by name."""
+    values = [np.asarray(array, np.float64).ravel().tolist() for array in inputs.values()]
+    return json.dumps({"input_data": values})
 
 
 def witness_integers(path: Path) -> list[Array]:

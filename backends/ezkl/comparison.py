@@ -8,12 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 from numpy.typing import NDArray
 
 from odp.approximations.errors import OdpError
-from odp.backends.ezkl.artefacts import CircuitFolder, witness_outputs
+from odp.backends.ezkl.artefacts import CircuitFolder, real_input_json, witness_outputs
 from odp.backends.ezkl.compiler import relative_error
 from odp.backends.ezkl.cost import predict
 from odp.backends.ezkl.memory import machine_memory
@@ -136,8 +135,7 @@ def standard(
     folder.mkdir(parents=True, exist_ok=True)
     network, settings, data = folder / "network.onnx", folder / "settings.json", folder / "in.json"
     write_bytes(network, model.SerializeToString())
-    values = [np.asarray(array, np.float64).ravel().tolist() for array in inputs.values()]
-    write_text(data, json.dumps({"input_data": values}))
+    write_text(data, real_input_json(inputs))
     found = Competitor(name)
     try:
         run_ezkl("gen_settings", network, settings, py_run_args=arguments, writes=settings)

@@ -148,6 +148,15 @@ class CostReport:
         low, high = self.arguments.lookup_range
         return len(self.lookups) * (high - low + 1)
 
+    def summary(self) -> dict[str, int]:
+        """What a manifest says of it: rows, their log2, and bytes of key and memory."""
+        return {
+            "rows": self.rows,
+            "logrows": self.resources.logrows,
+            "proving_key": self.resources.proving_key,
+            "peak_memory": self.resources.peak_memory,
+        }
+
     @property
     def rescale_rows(self) -> float:
         """Rows that are divisions by EZKL."""

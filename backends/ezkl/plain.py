@@ -18,7 +18,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from odp.approximations.errors import OdpError
-from odp.backends.ezkl.artefacts import CircuitFolder, witness_outputs
+from odp.backends.ezkl.artefacts import CircuitFolder, real_input_json, witness_outputs
 from odp.backends.ezkl.compiler import relative_error
 from odp.backends.ezkl.proving import run_ezkl
 from odp.backends.ezkl.real_ranges import run_in_range
@@ -26,7 +26,7 @@ from odp.backends.ezkl.run_arguments import RunArguments
 from odp.backends.whole_files import write_bytes, write_text
 from odp.rewriter.execution import Session
 
-__all__ = ["PlainClaim", "Settled", "is_plain", "real_input_json", "settle"]
+__all__ = ["PlainClaim", "Settled", "is_plain", "settle"]
 
 Array = NDArray[Any]
 Arrays = Mapping[str, Array]
@@ -116,12 +116,6 @@ def _measured(
         rounding = max(rounding, relative_error(found, session.run(one)))
     tree = json.loads(settings.read_text(encoding="utf-8"))
     return Settled(tree, error, rounding)
-
-
-def real_input_json(inputs: Arrays) -> str:
-    """EZKL's input file for real numbers by name."""
-    values = [np.asarray(array, np.float64).ravel().tolist() for array in inputs.values()]
-    return json.dumps({"input_data": values})
 
 
 # Proofs

@@ -89,7 +89,7 @@ def _written(cutter: Cutter, piece: Piece, folder: Path, circuit: CircuitFolder)
     write_text(
         folder / "input.json", input_json({name: tensors[name].integers for name in piece.inputs})
     )
-    known, resources = circuit.manifest, piece.cost.resources
+    known = circuit.manifest
     manifest = {
         "odp": known["odp"],
         "model": known["model"],
@@ -107,12 +107,7 @@ def _written(cutter: Cutter, piece: Piece, folder: Path, circuit: CircuitFolder)
             for name, record in known["tensors"].items()
             if piece.start <= cutter.made.get(name, -1) < piece.stop
         },
-        "predicted": {
-            "rows": piece.cost.rows,
-            "logrows": resources.logrows,
-            "proving_key": resources.proving_key,
-            "peak_memory": resources.peak_memory,
-        },
+        "predicted": piece.cost.summary(),
     }
     write_text(folder / "manifest.json", json.dumps(manifest, indent=1))
     return Part(folder, piece.inputs, piece.outputs)

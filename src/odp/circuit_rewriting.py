@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from odp.approximations.errors import OdpError
 from odp.job import Job, Stage
@@ -27,7 +27,17 @@ if TYPE_CHECKING:
 
     Arrays = Mapping[str, NDArray[np.float64]]
 
-__all__ = ["Lowered", "Rewritten", "Wishes", "balanced", "lowered", "rewritten"]
+__all__ = [
+    "Lowered",
+    "Rewritten",
+    "Wishes",
+    "balanced",
+    "check_options",
+    "circuit_job",
+    "expressions_of",
+    "lowered",
+    "rewritten",
+]
 
 # Share of the squared error that the expressions may use, and what is tried to get there.
 _SHARE = (0.05, 0.6)
@@ -51,7 +61,8 @@ class Wishes:
         seed: of generated inputs.
         native: what stays an operation of EZKL.
         progress: called when a stage advances.
-        shift: of softmax; `none` leaves scores as they are unless they differ by too much.
+        shift: of softmax; `none` leaves scores as they are unless they differ by too much, and None
+            does what the pass does.
     """
 
     model: Path
@@ -63,7 +74,7 @@ class Wishes:
     seed: int
     native: Native
     progress: Stage
-    shift: Literal["none", "max"] = "none"
+    shift: Literal["none", "max"] | None = "none"
 
 
 @dataclass(frozen=True)
@@ -84,7 +95,7 @@ class Lowered:
     roots: Mapping[str, Site]
     problems: Sequence[Problem]
     job: Job
-    shift: Literal["none", "max"]
+    shift: Literal["none", "max"] | None
 
 
 @dataclass(frozen=True)
@@ -190,7 +201,7 @@ def lowered(wishes: Wishes, site_error: float) -> Lowered:
     from odp.onnx_rewriting import rewrite_model
 
     roots: dict[str, Site] = {}
-    job = _job(wishes, site_error, _selector(wishes.native, roots))
+    job = circuit_job(wishes, site_error, _selector(wishes.native, roots))
     model, report, _ = rewrite_model(wishes.model, job, shapes=wishes.shapes, opset=12)
     if wishes.shift == "none" and any(_is_wide(site) for site in report.sites):
         return lowered(dataclasses.replace(wishes, shift="max"), site_error)
@@ -224,7 +235,18 @@ def _selector(native: Native, roots: dict[str, Site]) -> Callable[..., Selection
     return select
 
 
-def _job(wishes: Wishes, error: float, selector: Callable[..., Selection]) -> Job:
+def circuit_job(wishes: Wishes, error: float, selector: Callable[..., Selection]) -> Job:
+    """The job of a rewrite for EZKL, in either profile.
+
+    Nothing is clipped, since a clip costs 31 rows an element and ranges are checked outside, and
+    masks are factors, since one that is added would be in the domain of exp; what the user typed
+    stands.
+
+    Args:
+        wishes: what is to be done.
+        error: of the expression at each site.
+        selector: of expressions.
+    """
     from odp.rewriting import job_of
 
     job = job_of(
@@ -238,12 +260,33 @@ def _job(wishes: Wishes, error: float, selector: Callable[..., Selection]) -> Jo
         measure=False,
         progress=wishes.progress,
     )
-    shift = wishes.shift
     typed = [
-        # Masks and comparisons have no place in integers; what the user typed stands.
-        dataclasses.replace(one, mask=one.mask or "multiply", shift=one.shift or shift)  # type: ignore[attr-defined, call-arg]
+        dataclasses.replace(one, mask=one.mask or "multiply", shift=one.shift or wishes.shift)  # type: ignore[attr-defined, call-arg]
         if one.name == "softmax"
         else one
         for one in job.typed
     ]
     return dataclasses.replace(job, typed=typed, selector=selector)
+
+
+def check_options(error: float, policy: str) -> None:
+    """Refuse options that no circuit has.
+
+    Raises:
+        OdpError: the error is not between 0 and 1, or there is no such policy.
+    """
+    from odp.backends.ezkl.policy import POLICIES
+
+    if not 0.0 < error < 1.0:
+        raise OdpError(f"the error of a circuit is a number between 0 and 1, not {error:g}")
+    if policy not in POLICIES:
+        raise OdpError(f"policy is {' or '.join(POLICIES)}, not '{policy}'")
+
+
+def expressions_of(report: Report) -> list[dict[str, Any]]:
+    """Every site and its expression, for a manifest."""
+    return [
+        {"pass": site.pass_name, "node": site.node, "function": site.function}
+        | {"domain": list(site.domain), "expression": site.approximant}
+        for site in report.sites
+    ]

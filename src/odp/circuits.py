@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from odp.approximations.errors import OdpError
 from odp.job import Stage
 
 if TYPE_CHECKING:
@@ -61,6 +60,7 @@ class CompiledModel:
         """Everything needed to make the circuit again, and to judge it."""
         import odp
         from odp.backends.ezkl.intervals import implied_ranges
+        from odp.circuit_rewriting import expressions_of
 
         compiled = self.compiled
         circuit, schedule = compiled.program.circuit, compiled.program.schedule
@@ -103,11 +103,7 @@ class CompiledModel:
                 if node.value is None and node.kind != "input"
             },
             "rescales": rescales,
-            "expressions": [
-                {"pass": site.pass_name, "node": site.node, "function": site.function}
-                | {"domain": list(site.domain), "expression": site.approximant}
-                for site in self.report.sites
-            ],
+            "expressions": expressions_of(self.report),
             "divisions": [
                 {"node": one.node.name, "domain": [one.low, one.high]}
                 | {"by": "EZKL" if one.approximant is None else str(one.approximant)}
@@ -116,12 +112,7 @@ class CompiledModel:
             "policy": dict(self.policy),
             "choices": [dataclasses.asdict(one) for one in self.choices()],
             "settings": dataclasses.asdict(compiled.arguments),
-            "predicted": {
-                "rows": compiled.cost.rows,
-                "logrows": compiled.arguments.logrows,
-                "proving_key": compiled.cost.resources.proving_key,
-                "peak_memory": compiled.cost.resources.peak_memory,
-            },
+            "predicted": compiled.cost.summary(),
         }
 
     def choices(self) -> list[Choice]:
@@ -238,15 +229,12 @@ def compile_circuit(
     """
     from odp.backends.ezkl.compiler import compile_circuit as schedule
     from odp.backends.ezkl.cost import RunArguments
-    from odp.backends.ezkl.policy import POLICIES, Native
+    from odp.backends.ezkl.policy import Native
     from odp.circuit_policies import cheapest
-    from odp.circuit_rewriting import Wishes, balanced, rewritten
+    from odp.circuit_rewriting import Wishes, balanced, check_options, rewritten
 
     path = Path(model)
-    if not 0.0 < error < 1.0:
-        raise OdpError(f"the error of a circuit is a number between 0 and 1, not {error:g}")
-    if policy not in POLICIES:
-        raise OdpError(f"policy is {' or '.join(POLICIES)}, not '{policy}'")
+    check_options(error, policy)
     data = str(calibration) if calibration is not None else None
     arguments = RunArguments(ignore_range_check_inputs_outputs=not check_ranges)
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from odp.backends.ezkl.cost import CostReport, RunArguments
     from odp.backends.ezkl.plain import Settled
     from odp.backends.ezkl.policy import Native, Policy
+    from odp.circuit_rewriting import Wishes
     from odp.rewriter.report import Report
 
     Arrays = Mapping[str, NDArray[np.float64]]
@@ -70,6 +71,7 @@ class PlainModel:
     def manifest(self) -> dict[str, Any]:
         """Everything needed to make the circuit again, and to judge it."""
         import odp
+        from odp.circuit_rewriting import expressions_of
 
         arguments, settings = self.settled.arguments, self.settled.settings
         labels = settings.get("model_output_scales", [])
@@ -94,18 +96,9 @@ class PlainModel:
             "tensors": self.ranges,
             "policy": dict(self.policy),
             "tables": [table.name for table in self.cost.lookups],
-            "expressions": [
-                {"pass": site.pass_name, "node": site.node, "function": site.function}
-                | {"domain": list(site.domain), "expression": site.approximant}
-                for site in self.report.sites
-            ],
+            "expressions": expressions_of(self.report),
             "settings": dataclasses.asdict(arguments),
-            "predicted": {
-                "rows": self.cost.rows,
-                "logrows": arguments.logrows,
-                "proving_key": self.cost.resources.proving_key,
-                "peak_memory": self.cost.resources.peak_memory,
-            },
+            "predicted": self.cost.summary(),
         }
 
     def save(self, folder: str | Path) -> None:
@@ -117,7 +110,7 @@ class PlainModel:
         Raises:
             OdpError: a file cannot be written.
         """
-        from odp.backends.ezkl.plain import real_input_json
+        from odp.backends.ezkl.artefacts import real_input_json
         from odp.backends.whole_files import write_bytes, write_text
 
         target = Path(folder)
@@ -180,18 +173,17 @@ def compile_plain(
         OdpError: bad input, an operator that EZKL cannot read, or an error that no scale keeps.
     """
     from odp.backends.ezkl.cost import RunArguments, predict
-    from odp.backends.ezkl.policy import POLICIES, Native
+    from odp.backends.ezkl.policy import Native
     from odp.backends.ezkl.real_ranges import calibrated_ranges
+    from odp.circuit_rewriting import Wishes, check_options
 
     path = Path(model)
-    if not 0.0 < error < 1.0:
-        raise OdpError(f"the error of a circuit is a number between 0 and 1, not {error:g}")
-    if policy not in POLICIES:
-        raise OdpError(f"policy is {' or '.join(POLICIES)}, not '{policy}'")
+    check_options(error, policy)
+    data = str(calibration) if calibration is not None else None
     natives = (Native(), Native(roots=True))[: 2 if policy == "cheapest" else 1]
-    wishes = _Wishes(path, passes, calibration, shapes, error, margin, samples, seed, progress)
+    wishes = Wishes(path, passes, data, shapes, margin, samples, seed, Native(), progress, None)
     arguments = RunArguments(ignore_range_check_inputs_outputs=not check_ranges)
-    found, settled = _settled(wishes, natives, site_error, arguments, scale)
+    found, settled = _settled(wishes, error, natives, site_error, arguments, scale)
     if settled.error > error:
         found.report.warnings.append(
             f"at scale {scale} EZKL's witness is off by {settled.error:.2g}, more than the "
@@ -213,23 +205,9 @@ def compile_plain(
     )
 
 
-@dataclass(frozen=True)
-class _Wishes:
-    """What `compile_plain` was asked for, as far as it concerns expressions."""
-
-    path: Path
-    passes: str
-    calibration: str | Path | None
-    shapes: Mapping[str, Sequence[int]] | None
-    error: float
-    margin: float
-    samples: int | None
-    seed: int
-    progress: Stage
-
-
 def _settled(
-    wishes: _Wishes,
+    wishes: Wishes,
+    error: float,
     natives: Sequence[Native],
     site_error: float | None,
     arguments: RunArguments,
@@ -238,12 +216,15 @@ def _settled(
     """Network and settings of the typed scale, or of the first that keeps the error."""
     from odp.backends.ezkl.plain import settle
 
-    scales, error = SCALES if typed is None else (typed,), wishes.error
+    scales = SCALES if typed is None else (typed,)
     said: list[str] = []
     with tempfile.TemporaryDirectory(prefix="odp-plain-") as folder:
         for done, scale in enumerate(scales):
             wishes.progress("scales", done, len(scales))
-            forms = [_fine_enough(wishes, native, site_error, scale) for native in natives]
+            forms = [
+                _fine_enough(dataclasses.replace(wishes, native=native), error, site_error, scale)
+                for native in natives
+            ]
             found = _cheapest(forms, error, arguments, scale)
             if found.error > error and typed is None:
                 said.append(f"scale {scale}: expressions alone off by {found.error:.2g}")
@@ -279,59 +260,39 @@ def _cheapest(
     return dataclasses.replace(best[0], circuits=circuits)
 
 
-def _fine_enough(
-    wishes: _Wishes, native: Native, site_error: float | None, scale: int
-) -> _Rewritten:
+def _fine_enough(wishes: Wishes, error: float, site_error: float | None, scale: int) -> _Rewritten:
     """The network with expressions that leave room for rounding, if there are such at a scale."""
     if site_error is not None:
-        return _rewritten(wishes, native, site_error, scale)
-    wanted, best = _FIRST * wishes.error, None
+        return _rewritten(wishes, site_error, scale)
+    wanted, best = _FIRST * error, None
     for _ in range(_ATTEMPTS):
-        found = _rewritten(wishes, native, wanted, scale)
+        found = _rewritten(wishes, wanted, scale)
         if best is not None and found.error >= best.error:
             break
         best = found
-        if best.error <= _SHARE * wishes.error:
+        if best.error <= _SHARE * error:
             break
         wanted *= _FINER
     assert best is not None
     return best
 
 
-def _rewritten(wishes: _Wishes, native: Native, site_error: float, scale: int) -> _Rewritten:
+def _rewritten(wishes: Wishes, site_error: float, scale: int) -> _Rewritten:
     import onnx_ir as ir
 
     from odp.backends.ezkl.compiler import relative_error
     from odp.backends.ezkl.plain_expressions import select_for_scale
     from odp.backends.ezkl.plain_network import plain_network
     from odp.backends.onnx.freeze import simplify
+    from odp.circuit_rewriting import circuit_job
     from odp.onnx_rewriting import reference_run, rewrite_model
     from odp.rewriter.execution import Session
-    from odp.rewriting import job_of
 
-    job = job_of(
-        wishes.passes,
-        calibration=None if wishes.calibration is None else str(wishes.calibration),
-        error=site_error,
-        margin=wishes.margin,
-        # A clip costs 31 rows an element, and ranges are checked outside.
-        guard="none",
-        samples=wishes.samples,
-        seed=wishes.seed,
-        measure=False,
-        progress=wishes.progress,
-    )
-    typed = [
-        # A mask that is added would be in the domain of exp; what the user typed stands.
-        dataclasses.replace(one, mask=one.mask or "multiply")  # type: ignore[attr-defined, call-arg]
-        if one.name == "softmax"
-        else one
-        for one in job.typed
-    ]
-    job = dataclasses.replace(job, typed=typed, selector=select_for_scale(scale, native.functions))
-    lowered, report, _ = rewrite_model(wishes.path, job, shapes=wishes.shapes, opset=12)
+    native = wishes.native
+    job = circuit_job(wishes, site_error, select_for_scale(scale, native.functions))
+    lowered, report, _ = rewrite_model(wishes.model, job, shapes=wishes.shapes, opset=12)
     network = plain_network(ir.to_proto(simplify(lowered, keep=lambda node: False)))
-    inputs, outputs = reference_run(wishes.path, job, wishes.shapes)
+    inputs, outputs = reference_run(wishes.model, job, wishes.shapes)
     session = Session(ir.from_proto(network))
     worst = max(
         relative_error(session.run(one), reference)
