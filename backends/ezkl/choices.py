@@ -56,7 +56,7 @@ def columns_choice(chosen: CostReport, options: Sequence[CostReport]) -> Choice:
         chosen: of the options.
         options: all that were compared.
     """
-    ranked = sorted(options, key=seconds)
+    ranked = sorted(options, key=lambda one: seconds(one) * one.resources.peak_memory)
     others = [
         f"{one.arguments.num_inner_cols}, {one.logrows} "
         f"({seconds(one) / seconds(chosen):.2f}x, {one.resources.peak_memory / 1e9:.1f} GB)"
@@ -68,7 +68,7 @@ def columns_choice(chosen: CostReport, options: Sequence[CostReport]) -> Choice:
         f"{chosen.arguments.num_inner_cols}, {chosen.logrows} "
         f"({chosen.resources.peak_memory / 1e9:.1f} GB)",
         ", ".join(others[:3]),
-        "least predicted time of setup and proof within the memory of this machine",
+        "least predicted time times memory, within the memory of this machine; others by time",
     )
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from odp.approximations.errors import OdpError
 from odp.backends.ezkl.choices import Choice, columns_choice, digits_choice
 from odp.backends.ezkl.circuit import Circuit
-from odp.backends.ezkl.columns import column_options, quickest
+from odp.backends.ezkl.columns import cheapest, column_options
 from odp.backends.ezkl.cost import CostReport, RunArguments, predict
 from odp.backends.ezkl.integer_program import IntegerProgram
 from odp.backends.ezkl.magnitudes import magnitudes
@@ -131,7 +131,7 @@ def compile_circuit(
             f"{study.approximation:.2g}; allow a larger error, or smaller errors at the sites"
         )
     options = column_options(best.program.to_onnx(), best.arguments)
-    cost = quickest(options, machine_memory())
+    cost = cheapest(options, machine_memory())
     choices = (digits_choice(best.arguments, rows), columns_choice(cost, options))
     return replace(best, arguments=cost.arguments, cost=cost, choices=choices)
 

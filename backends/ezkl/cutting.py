@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import onnx
 
 from odp.approximations.errors import OdpError
-from odp.backends.ezkl.columns import column_options, quickest, seconds
+from odp.backends.ezkl.columns import cheapest, column_options, seconds
 from odp.backends.ezkl.cost import CostReport, RunArguments
 from odp.backends.ezkl.network import Tensor
 from odp.backends.ezkl.run_arguments import Visibility
@@ -125,7 +125,7 @@ class Cutter:
         options = [one for one in self._options[start, stop] if one.logrows == logrows]
         if not options:
             return None
-        return Piece(start, stop, model, inputs, outputs, quickest(options, memory))
+        return Piece(start, stop, model, inputs, outputs, cheapest(options, memory))
 
     def _input_visibility(self, names: Sequence[str], own: Visibility) -> Visibility:
         """A verifier can commit to an input of the whole herself, where it enters with others."""
