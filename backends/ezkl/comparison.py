@@ -35,6 +35,7 @@ class Competitor:
     Attributes:
         name: of the way it was made.
         rows: of the main columns.
+        inner_columns: in which elements lie side by side: rows are fewer with more of them.
         logrows: log2 of the rows of the circuit.
         tables: names of tables of functions.
         table_entries: of all of them together.
@@ -53,6 +54,7 @@ class Competitor:
 
     name: str
     rows: int = 0
+    inner_columns: int = 0
     logrows: int = 0
     tables: tuple[str, ...] = ()
     table_entries: int = 0
@@ -186,6 +188,7 @@ def _described(name: str, settings: Mapping[str, Any]) -> Competitor:
     return Competitor(
         name,
         rows=int(settings["num_rows"]),
+        inner_columns=int(arguments["num_inner_cols"]),
         logrows=int(arguments["logrows"]),
         tables=tables,
         table_entries=len(tables) * (high - low + 1),

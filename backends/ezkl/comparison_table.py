@@ -51,6 +51,7 @@ def _seconds(value: float | None) -> str:
 
 _LINES: tuple[tuple[str, Callable[[Competitor], str]], ...] = (
     ("rows", lambda c: f"{c.rows:,}" if c.rows else ""),
+    ("inner columns", lambda c: str(c.inner_columns) if c.rows else ""),
     ("logrows", lambda c: str(c.logrows) if c.logrows else ""),
     ("tables", lambda c: (", ".join(c.tables) or "none") if c.rows else ""),
     ("table entries", lambda c: f"{c.table_entries:,}" if c.rows else ""),

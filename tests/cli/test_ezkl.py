@@ -119,8 +119,8 @@ def test_a_proof_from_start_to_end(circuit: Path, command: Command, tmp_path: Pa
     assert "TEST reference string" in done.err
     run = json.loads(done.out)
     assert run["verified"] and run["unsafe_srs"] and run["witness_error"] is None
-    assert 0 < run["peak_memory"] < 4e9
     manifest = json.loads((circuit / "manifest.json").read_text())
+    assert run["peak_memory"] == pytest.approx(manifest["predicted"]["peak_memory"], rel=0.25)
     assert run["sizes"]["pk.key"] == pytest.approx(manifest["predicted"]["proving_key"], rel=0.01)
 
     # Keys are those of the circuit, and are not made again.
