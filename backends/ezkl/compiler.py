@@ -121,7 +121,7 @@ def compile_circuit(
     for done, (digits, spare) in enumerate(runs):
         study.spare_bits = spare
         progress(len(_DIGITS) + done, total)
-        found = study.refined(digits)
+        found = study.refined(digits, best)
         if found is not None and (best is None or _price(found) < _price(best)):
             best = found
     progress(total, total)
@@ -165,6 +165,8 @@ class _Study:
     ) -> None:
         self.circuit, self.error = circuit, error
         self.spare_bits = _SPARE_BITS[0]
+        # Of the error, by digits: where an earlier search of theirs ended.
+        self.factors: dict[tuple[int, int], float] = {}
         self.inputs, self.references = inputs, references
         self.arguments = replace(arguments, input_scale=0, param_scale=0)
         samples = [circuit.evaluate(one) for one in inputs]
@@ -233,9 +235,14 @@ class _Study:
         limits = tuple(self.magnitudes)
         return Compiled(program, arguments, cost, math.inf, limits)
 
-    def refined(self, digits: tuple[int, int]) -> Compiled | None:
-        """The cheapest schedule found whose measured error is within the budget."""
-        factor, best = 1.0, None
+    def refined(self, digits: tuple[int, int], known: Compiled | None = None) -> Compiled | None:
+        """The cheapest schedule found whose measured error is within the budget.
+
+        Args:
+            digits: bits and number.
+            known: the best one so far; what cannot be cheaper is given up.
+        """
+        factor, best = self.factors.get(digits, 1.0), None
         for _ in range(_ROUNDS):
             found = self.tried(digits, factor, _SECONDS[1])
             if found is None:
@@ -244,9 +251,12 @@ class _Study:
             if error <= self.error:
                 found = replace(found, error=error, limits=self._limits(found.program, largest))
                 if best is None or _price(found) < _price(best):
-                    best = found
+                    best, self.factors[digits] = found, factor
                 if self._rounding(error) >= _ENOUGH:
                     break
+            elif known is not None and _price(found) >= _price(known):
+                # Finer scales only take more rows.
+                break
             factor *= min(max(1.0 / max(self._rounding(error), 1e-9) * 0.95, 1 / 64), 4.0)
         return best
 
