@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from odp.backends.ezkl.columns import seconds
+from odp.backends.ezkl.columns import price, seconds
 from odp.backends.ezkl.cost import CostReport, RunArguments
 
 __all__ = ["Choice", "columns_choice", "digits_choice"]
@@ -56,7 +56,7 @@ def columns_choice(chosen: CostReport, options: Sequence[CostReport]) -> Choice:
         chosen: of the options.
         options: all that were compared.
     """
-    ranked = sorted(options, key=lambda one: seconds(one) * one.resources.peak_memory)
+    ranked = sorted(options, key=price)
     others = [
         f"{one.arguments.num_inner_cols}, {one.logrows} "
         f"({seconds(one) / seconds(chosen):.2f}x, {one.resources.peak_memory / 1e9:.1f} GB)"

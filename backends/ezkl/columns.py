@@ -9,7 +9,7 @@ import onnx
 
 from odp.backends.ezkl.cost import CostReport, RunArguments, predict
 
-__all__ = ["cheapest", "column_options", "seconds"]
+__all__ = ["cheapest", "column_options", "price", "seconds"]
 
 # Constraints of up to three inner columns have degree 5, and each column is extended by 4; those of
 # four to seven have up to 9, and 8. Three and five were the best of their kind wherever weights
@@ -54,20 +54,27 @@ def column_options(
     return found
 
 
-def cheapest(options: Sequence[CostReport], memory: float) -> CostReport:
-    """The option with the least predicted time times memory, of those within some memory.
+def price(report: CostReport) -> float:
+    """Predicted time of setup and proof times peak memory, in bytes and seconds.
 
-    That is what a machine costs, and what is left for others.  Fewer rows are not always cheaper:
-    what does not fit goes to further columns, each with selectors of its own.  Weights of matrix
-    products, which EZKL reads one by one in columns of their own, often outweigh everything else.
+    That is what a machine costs, and what is left for others.
+    """
+    return seconds(report) * report.resources.peak_memory
+
+
+def cheapest(options: Sequence[CostReport], memory: float) -> CostReport:
+    """The option with the lowest price, of those within some memory.
+
+    Fewer rows are not always cheaper: what does not fit goes to further columns, each with
+    selectors of its own.  Weights of matrix products, which EZKL reads one by one in columns of
+    their own, often outweigh everything else.
 
     Args:
         options: at least one.
         memory: bytes; if none fits, the one that comes closest is taken.
     """
 
-    def price(option: CostReport) -> tuple[float, float]:
-        needed = option.resources.peak_memory
-        return max(needed - memory, 0.0), needed * seconds(option)
+    def rank(option: CostReport) -> tuple[float, float]:
+        return max(option.resources.peak_memory - memory, 0.0), price(option)
 
-    return min(options, key=price)
+    return min(options, key=rank)

@@ -18,7 +18,7 @@ __all__ = ["cheapest"]
 
 
 def cheapest(make: Callable[[Native], Made]) -> tuple[Made, Native, dict[str, Any]]:
-    """Compile a model with and without EZKL's own roots and reciprocals; keep the fewest rows.
+    """Compile a model with and without EZKL's own roots and reciprocals; keep the cheapest circuit.
 
     Roots and divisions are decided apart, and by whole circuits: what an operation costs shows in
     the scales of all the others.
@@ -27,13 +27,14 @@ def cheapest(make: Callable[[Native], Made]) -> tuple[Made, Native, dict[str, An
         make: compiles the model with what may stay native.
 
     Returns:
-        The circuit with the fewest rows, what stayed native in it, and a record of all: rows of
-        each circuit, and of each place in each of them.
+        The circuit with the lowest predicted price (time and memory), what stayed native in it, and
+        a record of all: price and rows of each circuit, and rows of each place in each of them.
 
     Raises:
         OdpError: no circuit can be made in any way; says why the rational one cannot.
     """
-    from odp.backends.ezkl.policy import Native, rows_in_two_columns
+    from odp.backends.ezkl.columns import price
+    from odp.backends.ezkl.policy import Native
 
     made: dict[Native, Made] = {}
     failures: dict[Native, OdpError] = {}
@@ -44,7 +45,7 @@ def cheapest(make: Callable[[Native], Made]) -> tuple[Made, Native, dict[str, An
         except OdpError as error:
             failures[native] = error
             return None
-        return rows_in_two_columns(made[native][1])
+        return price(made[native][1].cost)
 
     rational, both = Native(), Native(roots=True, divisions=True)
     plain = tried(rational)
@@ -65,9 +66,8 @@ def cheapest(make: Callable[[Native], Made]) -> tuple[Made, Native, dict[str, An
             tried(both)
     if not made:
         raise failures[rational]
-    rows = {native: rows_in_two_columns(compiled) for native, (_, compiled) in made.items()}
-    chosen = min(rows, key=lambda native: rows[native])
-    return made[chosen], chosen, _record(made, rows, failures, chosen)
+    chosen = min(made, key=lambda native: price(made[native][1].cost))
+    return made[chosen], chosen, _record(made, failures, chosen)
 
 
 def _present(rational: Rewritten) -> tuple[bool, bool]:
@@ -81,11 +81,11 @@ def _present(rational: Rewritten) -> tuple[bool, bool]:
 
 def _record(
     made: Mapping[Native, Made],
-    rows: Mapping[Native, float],
     failures: Mapping[Native, OdpError],
     chosen: Native,
 ) -> dict[str, Any]:
-    from odp.backends.ezkl.policy import rows_of
+    from odp.backends.ezkl.columns import price
+    from odp.backends.ezkl.policy import rows_in_two_columns, rows_of
 
     places = _places(made)
     by_place = {native: rows_of(compiled, places) for native, (_, compiled) in made.items()}
@@ -101,7 +101,13 @@ def _record(
     ]
     return {
         "native": str(chosen),
-        "circuits": {str(native): {"rows": round(count)} for native, count in rows.items()}
+        "circuits": {
+            str(native): {
+                "rows": round(rows_in_two_columns(compiled)),
+                "gigabyte_seconds": round(price(compiled.cost) / 1e9, 1),
+            }
+            for native, (_, compiled) in made.items()
+        }
         | {str(native): {"failure": str(error)} for native, error in failures.items()},
         "sites": sites,
     }

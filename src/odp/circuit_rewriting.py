@@ -285,8 +285,22 @@ def check_options(error: float, policy: str) -> None:
 
 def expressions_of(report: Report) -> list[dict[str, Any]]:
     """Every site and its expression, for a manifest."""
-    return [
-        {"pass": site.pass_name, "node": site.node, "function": site.function}
-        | {"domain": list(site.domain), "expression": site.approximant}
-        for site in report.sites
-    ]
+    records = {record.key: record for record in report.approximants}
+    found = []
+    for site in report.sites:
+        chosen = records[site.approximant]
+        found.append(
+            {
+                "pass": site.pass_name,
+                "node": site.node,
+                "module": site.module_path,
+                "function": site.function,
+                "domain": list(site.domain),
+                "expression": chosen.description,
+                "formula": chosen.latex,
+                "absolute_error": chosen.absolute_error,
+                "relative_error": chosen.relative_error,
+                "error_kind": chosen.error_kind,
+            }
+        )
+    return found

@@ -105,8 +105,8 @@ class CompiledModel:
             "rescales": rescales,
             "expressions": expressions_of(self.report),
             "divisions": [
-                {"node": one.node.name, "domain": [one.low, one.high]}
-                | {"by": "EZKL" if one.approximant is None else str(one.approximant)}
+                {"node": one.node.name, "module": one.node.module, "domain": [one.low, one.high]}
+                | {"by": "EZKL" if one.approximant is None else one.approximant.description}
                 for one in self.divisions
             ],
             "policy": dict(self.policy),
@@ -143,18 +143,29 @@ class CompiledModel:
                 "rounding keeps the larger part of the squared error",
             ),
         ]
+        expressions = {record.key: record.description for record in self.report.approximants}
         for site in self.report.sites:
             low, high = site.domain
             found.append(
                 Choice(
                     f"{site.function} at {site.node}",
-                    str(site.approximant),
+                    expressions[site.approximant],
                     f"on [{low:.4g}, {high:.4g}]",
                     "lowest degree within the error, for degrees cost bits"
                     if (site.elements or 0) > FEW
                     else "fewest operations: one value a row",
                 )
             )
+        for one in self.divisions:
+            if one.approximant is not None:
+                found.append(
+                    Choice(
+                        f"division at {one.node.name}",
+                        one.approximant.description,
+                        f"on [{one.low:.4g}, {one.high:.4g}]",
+                        "fewest operations without a division",
+                    )
+                )
         return found
 
     def save(self, folder: str | Path) -> None:
@@ -218,7 +229,7 @@ def compile_circuit(
         check_ranges: let EZKL check the ranges of inputs and outputs inside of the circuit, which
             is needed where they are not public.
         policy: `rational` replaces everything that is not + - *; `cheapest` leaves square roots and
-            reciprocals to EZKL, which needs no table for them, where fewer rows are predicted.
+            reciprocals to EZKL, which needs no table for them, where that is predicted cheaper.
         progress: called when a stage advances.
 
     Returns:

@@ -64,6 +64,9 @@ def test_compile(folder: Path, command: Command, tmp_path: Path) -> None:
     manifest = json.loads((tmp_path / "made" / "manifest.json").read_text())
     assert manifest["error"] <= 0.05
     assert {e["function"] for e in manifest["expressions"]} == {"rsqrt", "sigmoid"}
+    for site in manifest["expressions"]:
+        assert "degree" in site["expression"] or "steps" in site["expression"]
+        assert site["absolute_error"] > 0.0 and site["error_kind"] in ("certified", "measured")
     freedoms = {choice["freedom"].partition(" at ")[0] for choice in manifest["choices"]}
     assert {"decomp_legs", "num_inner_cols, logrows", "rescales", "rsqrt", "sigmoid"} <= freedoms
     settings = json.loads((tmp_path / "made" / "settings.json").read_text())

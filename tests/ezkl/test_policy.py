@@ -14,10 +14,11 @@ import pytest
 
 from odp.approximations.errors import OdpError
 from odp.backends.ezkl.artefacts import input_json, witness_integers
+from odp.backends.ezkl.columns import price
 from odp.backends.ezkl.compiler import Compiled
 from odp.backends.ezkl.compiler import compile_circuit as schedule
 from odp.backends.ezkl.network import simulate
-from odp.backends.ezkl.policy import Native, rows_in_two_columns
+from odp.backends.ezkl.policy import Native
 from odp.backends.ezkl.proving import run_ezkl
 from odp.backends.ezkl.reference_string import unsafe_srs
 from odp.backends.ezkl.roots import RECIPROCAL_LABEL, ROOT_BITS, reciprocals, roots
@@ -123,17 +124,16 @@ def test_a_proof_verifies(tmp_path: Path, tmp_path_factory: pytest.TempPathFacto
     assert run_ezkl("verify", proof, settings, checking, srs_path=srs).result
 
 
-def test_the_cheapest_has_no_more_rows(tmp_path: Path) -> None:
+def test_the_cheapest_costs_no_more(tmp_path: Path) -> None:
     model, data = stored(gated_mlp(2, 8, 12), tmp_path)
     options: dict[str, Any] = {"calibration": data, "error": ERROR}
     rational = compile_circuit(model, **options)
     cheapest = compile_circuit(model, policy="cheapest", **options)
-    found = rows_in_two_columns(cheapest.compiled)
-    assert found <= 1.02 * rows_in_two_columns(rational.compiled)
+    assert price(cheapest.compiled.cost) <= 1.02 * price(rational.compiled.cost)
     policy = cheapest.manifest()["policy"]
     assert policy["name"] == "cheapest" and set(policy["circuits"]) >= {"nothing", "roots"}
-    least = min(one["rows"] for one in policy["circuits"].values() if "rows" in one)
-    assert policy["circuits"][policy["native"]]["rows"] == least
+    prices = [one["gigabyte_seconds"] for one in policy["circuits"].values() if "rows" in one]
+    assert policy["circuits"][policy["native"]]["gigabyte_seconds"] == min(prices)
     (site,) = policy["sites"]
     assert site["function"] == "rsqrt" and set(site["rows"]) == set(policy["circuits"])
     assert rational.manifest()["policy"] == {"name": "rational", "native": "nothing"}

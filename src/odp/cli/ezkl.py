@@ -63,7 +63,7 @@ def _model_options(command: Any) -> Any:
             default="rational",
             show_default=True,
             help="rational: nothing but + - * and the model's own comparisons. cheapest: square "
-            "roots and reciprocals stay EZKL's where fewer rows are predicted.",
+            "roots and reciprocals stay EZKL's where time and memory are predicted to be less.",
         ),
     ]
     for option in reversed(options):
