@@ -1,0 +1,110 @@
+"""Device functions that generated kernels call."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import triton
+import triton.language as tl
+from triton.language.extra.cuda import libdevice
+
+__all__ = [
+    "divide",
+    "exponent",
+    "half_exponent",
+    "half_significand",
+    "reciprocal",
+    "rounded",
+    "rounding_sum",
+    "scaled",
+    "scaled_by_rounded",
+    "significand",
+]
+
+Tensor = Any
+"""A block of numbers, or one number, in a kernel."""
+
+# 1.5 * 2^23: added to a float32 of at most 2^22 it leaves the nearest integer, ties to even, in the
+# low bits of the significand.
+_ROUNDING = tl.constexpr(12582912.0)
+
+
+@triton.jit
+def divide(a: Tensor, b: Tensor, DIVISION: tl.constexpr) -> Tensor:  # noqa: N803
+    """`a / b`: by an approximate reciprocal, by Newton's steps without any, or as Triton does.
+
+    `fast` multiplies by the reciprocal of the special-function unit (2 ulp; 0 for |b| above 2^126);
+    `newton` takes the reciprocal from multiplications alone.
+    """
+    if DIVISION == "fast":
+        return libdevice.fast_dividef(a, b)
+    elif DIVISION == "newton":
+        return a * reciprocal(b)
+    else:
+        return a / b
+
+
+@triton.jit
+def reciprocal(b: Tensor) -> Tensor:
+    """`1 / b` without a special function, for b between 2^-125 and 2^125, either sign.
+
+    The difference of bit patterns is off by at most 12 %, three of Newton's steps make that 5e-8.
+    """
+    seed = (0x7EF311C7 - b.to(tl.int32, bitcast=True)).to(tl.float32, bitcast=True)
+    seed = seed * (2.0 - b * seed)
+    seed = seed * (2.0 - b * seed)
+    return seed * (2.0 - b * seed)
+
+
+@triton.jit
+def rounding_sum(x: Tensor) -> Tensor:
+    """What `rounded` and `power_bits` take the nearest integer from."""
+    return x + _ROUNDING
+
+
+@triton.jit
+def rounded(total: Tensor) -> Tensor:
+    """The integer nearest to x, of `rounding_sum(x)`."""
+    return total - _ROUNDING
+
+
+@triton.jit
+def scaled_by_rounded(a: Tensor, total: Tensor) -> Tensor:
+    """`a * 2^round(x)`, of `rounding_sum(x)`, whose low bits are that integer: no conversion."""
+    bits = a.to(tl.int32, bitcast=True) + (total.to(tl.int32, bitcast=True) << 23)
+    return bits.to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def scaled(a: Tensor, power: Tensor) -> Tensor:
+    """`a * 2^power` for an integer power, for normal `a` and result."""
+    bits = a.to(tl.int32, bitcast=True) + (power.to(tl.int32) << 23)
+    return bits.to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def half_exponent(a: Tensor) -> Tensor:
+    """The integer e with a / 4^e in [1, 4), for a positive normal `a`."""
+    return (((a.to(tl.int32, bitcast=True) >> 23) - 127) >> 1).to(tl.float32)
+
+
+@triton.jit
+def half_significand(a: Tensor) -> Tensor:
+    """`a / 4^e` in [1, 4), for a positive normal `a`."""
+    bits = a.to(tl.int32, bitcast=True)
+    power = ((bits >> 23) - 127) >> 1
+    return (bits - (power << 24)).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def exponent(a: Tensor) -> Tensor:
+    """The integer e with a / 2^e in [sqrt(1/2), sqrt(2)), for a positive normal `a`."""
+    # 0x3F3504F3 is sqrt(1/2).
+    return ((a.to(tl.int32, bitcast=True) - 0x3F3504F3) >> 23).to(tl.float32)
+
+
+@triton.jit
+def significand(a: Tensor) -> Tensor:
+    """`a / 2^e` in [sqrt(1/2), sqrt(2)), for a positive normal `a`."""
+    bits = a.to(tl.int32, bitcast=True)
+    return (bits - (((bits - 0x3F3504F3) >> 23) << 23)).to(tl.float32, bitcast=True)
