@@ -1,8 +1,9 @@
 """Device functions that generated kernels call."""
 
-from __future__ import annotations
+# Triton reads annotations of device functions as types of its own.
+# mypy: disallow-untyped-defs=False, disallow-untyped-decorators=False, disallow-untyped-calls=False
 
-from typing import Any
+from __future__ import annotations
 
 import triton
 import triton.language as tl
@@ -21,16 +22,13 @@ __all__ = [
     "significand",
 ]
 
-Tensor = Any
-"""A block of numbers, or one number, in a kernel."""
-
 # 1.5 * 2^23: added to a float32 of at most 2^22 it leaves the nearest integer, ties to even, in the
 # low bits of the significand.
 _ROUNDING = tl.constexpr(12582912.0)
 
 
 @triton.jit
-def divide(a: Tensor, b: Tensor, DIVISION: tl.constexpr) -> Tensor:  # noqa: N803
+def divide(a, b, DIVISION: tl.constexpr):  # noqa: N803
     """`a / b`: by an approximate reciprocal, by Newton's steps without any, or as Triton does.
 
     `fast` multiplies by the reciprocal of the special-function unit (2 ulp; 0 for |b| above 2^126);
@@ -45,7 +43,7 @@ def divide(a: Tensor, b: Tensor, DIVISION: tl.constexpr) -> Tensor:  # noqa: N80
 
 
 @triton.jit
-def reciprocal(b: Tensor) -> Tensor:
+def reciprocal(b):
     """`1 / b` without a special function, for b between 2^-125 and 2^125, either sign.
 
     The difference of bit patterns is off by at most 12 %, three of Newton's steps make that 5e-8.
@@ -57,39 +55,39 @@ def reciprocal(b: Tensor) -> Tensor:
 
 
 @triton.jit
-def rounding_sum(x: Tensor) -> Tensor:
+def rounding_sum(x):
     """What `rounded` and `power_bits` take the nearest integer from."""
     return x + _ROUNDING
 
 
 @triton.jit
-def rounded(total: Tensor) -> Tensor:
+def rounded(total):
     """The integer nearest to x, of `rounding_sum(x)`."""
     return total - _ROUNDING
 
 
 @triton.jit
-def scaled_by_rounded(a: Tensor, total: Tensor) -> Tensor:
+def scaled_by_rounded(a, total):
     """`a * 2^round(x)`, of `rounding_sum(x)`, whose low bits are that integer: no conversion."""
     bits = a.to(tl.int32, bitcast=True) + (total.to(tl.int32, bitcast=True) << 23)
     return bits.to(tl.float32, bitcast=True)
 
 
 @triton.jit
-def scaled(a: Tensor, power: Tensor) -> Tensor:
+def scaled(a, power):
     """`a * 2^power` for an integer power, for normal `a` and result."""
     bits = a.to(tl.int32, bitcast=True) + (power.to(tl.int32) << 23)
     return bits.to(tl.float32, bitcast=True)
 
 
 @triton.jit
-def half_exponent(a: Tensor) -> Tensor:
+def half_exponent(a):
     """The integer e with a / 4^e in [1, 4), for a positive normal `a`."""
     return (((a.to(tl.int32, bitcast=True) >> 23) - 127) >> 1).to(tl.float32)
 
 
 @triton.jit
-def half_significand(a: Tensor) -> Tensor:
+def half_significand(a):
     """`a / 4^e` in [1, 4), for a positive normal `a`."""
     bits = a.to(tl.int32, bitcast=True)
     power = ((bits >> 23) - 127) >> 1
@@ -97,14 +95,14 @@ def half_significand(a: Tensor) -> Tensor:
 
 
 @triton.jit
-def exponent(a: Tensor) -> Tensor:
+def exponent(a):
     """The integer e with a / 2^e in [sqrt(1/2), sqrt(2)), for a positive normal `a`."""
     # 0x3F3504F3 is sqrt(1/2).
     return ((a.to(tl.int32, bitcast=True) - 0x3F3504F3) >> 23).to(tl.float32)
 
 
 @triton.jit
-def significand(a: Tensor) -> Tensor:
+def significand(a):
     """`a / 2^e` in [sqrt(1/2), sqrt(2)), for a positive normal `a`."""
     bits = a.to(tl.int32, bitcast=True)
     return (bits - (((bits - 0x3F3504F3) >> 23) << 23)).to(tl.float32, bitcast=True)

@@ -63,6 +63,8 @@ Reduction = Literal["clip", "exponent", "logistic"]
 
 # The smallest and the largest power of two that float32 has as a normal number.
 _LOWEST, _HIGHEST = -126.0, 127.0
+# Divisors above 2^126 are infinite to fast division; the reciprocal of 2^125 is the last normal one.
+_HIGHEST_DIVISOR = 125.0
 
 
 @dataclass(frozen=True)
@@ -128,21 +130,24 @@ class KernelFunction:
             value = embed(self.expression, minimum(maximum(x, self.low), self.high))
             return value if self.below is None else where(greater(self.low, x), self.below, value)
         if self.reduction == "logistic":
-            return 1 / (1 + self._power(x * -_LOG2_E))
+            return 1 / (1 + self._power(x, -_LOG2_E, highest=_HIGHEST_DIVISOR))
         if self.function == "exp":
-            return self._power(x * _LOG2_E, at_most_zero)
+            return self._power(x, _LOG2_E, highest=None if at_most_zero else _HIGHEST)
         if self.function == "exp2":
-            return self._power(x)
+            return self._power(x, 1.0)
         if self.function == "rsqrt":
             return scale_by_power(embed(self.expression, half_significand(x)), -half_exponent(x))
         return embed(self.expression, significand(x)) + exponent(x) * math.log(2)
 
-    def _power(self, x: Term, at_most_zero: bool = False) -> Term:
-        """2^x, between the smallest and the largest float32."""
-        clipped = maximum(x, _LOWEST)
-        clipped = clipped if at_most_zero else minimum(clipped, _HIGHEST)
-        whole = round_half_even(clipped)
-        return scale_by_power(embed(self.expression, clipped - whole), whole)
+    def _power(self, x: Term, factor: float, highest: float | None = _HIGHEST) -> Term:
+        """2^(factor x), between the smallest and the largest normal float32."""
+        # Not the product: then both of its sums are fused with it.
+        low, high = sorted((_LOWEST / factor, (highest or 0.0) / factor))
+        clipped = maximum(x, low)
+        clipped = clipped if highest is None else minimum(clipped, high)
+        power = clipped * factor
+        whole = round_half_even(power)
+        return scale_by_power(embed(self.expression, power - whole), whole)
 
 
 _LOG2_E = math.log2(math.e)

@@ -105,13 +105,14 @@ class _Writer:
 
     def _pointwise(self) -> None:
         if self.layout.leading == 0:
-            self._line("start = tl.program_id(0).to(tl.int64) * BLOCK")
+            self._line("start = tl.program_id(0) * BLOCK")
         else:
             self._line("blocks = tl.cdiv(columns, BLOCK)")
             self._line("row = (tl.program_id(0) // blocks).to(tl.int64)")
             self._line("start = (tl.program_id(0) % blocks) * BLOCK")
         self._line("column = tl.arange(0, BLOCK)")
-        self._line("mask = column < tl.minimum(columns - start, BLOCK).to(tl.int32)")
+        # In 32 bits, with all that Triton knows about divisors: or loads are not of 16 bytes.
+        self._line("mask = column < columns - start")
         self._bases("start")
         self._write(output.term for output in self.kernel.outputs)
         self._store(self.kernel.outputs)
