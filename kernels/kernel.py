@@ -81,6 +81,11 @@ class Kernel:
         return any(output.kind == "column_sum" for output in self.outputs)
 
     @property
+    def counts_rows(self) -> bool:
+        """Whether a row is asked for its number."""
+        return any(term.op == "row_in_group" for term in self.terms)
+
+    @property
     def flat(self) -> bool:
         """Whether elements can be one range, whatever row they are in."""
         positional = {"column", "row", "row_integer", "columns", "column_index", "row_in_group"}

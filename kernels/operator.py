@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
+from odp.approximations.expression import variable as expression_variable
 from odp.kernels.functions import KernelFunction
 from odp.kernels.gradient import gradients
 from odp.kernels.kernel import Kernel, Output
@@ -63,7 +65,7 @@ Build = Callable[[Functions, frozenset[str]], tuple[Output, ...]]
 """Results from the functions and the names of the operands that are given."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Operator:
     """One torch operator and its derivative.
 
@@ -94,6 +96,14 @@ class Operator:
     scalars: tuple[str, ...] = ()
     integers: tuple[str, ...] = ()
     dtypes: Mapping[str, str] | None = None
+
+    @cached_property
+    def outputs(self) -> tuple[tuple[str, str], ...]:
+        """Name and kind of every forward output, which do not depend on functions and operands."""
+        identity = expression_variable("x")
+        functions = {n: KernelFunction(n, "clip", identity, -1.0, 1.0) for n in self.functions}
+        built = self.forward(functions, frozenset(operand.name for operand in self.operands))
+        return tuple((output.name, output.kind) for output in built)
 
     def forward_kernel(self, functions: Functions, given: frozenset[str]) -> Kernel:
         """The kernel of the results."""

@@ -41,7 +41,7 @@ def parameters(kernel: Kernel, layout: Layout) -> list[str]:
             if kind in ("elements", "row", "row_integer")
             for i in range(layout.leading)
         ),
-        *(["group"] if any(term.op == "row_in_group" for term in kernel.terms) else []),
+        *(["group"] if kernel.counts_rows else []),
         *(name for name, kind in operands.items() if kind.startswith("scalar")),
         *("BLOCK: tl.constexpr", "DIVISION: tl.constexpr"),
     ]

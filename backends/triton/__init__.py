@@ -1,0 +1,1 @@
+"""The GPU backend: operators of torch whose functions are the library's expressions, in Triton."""
