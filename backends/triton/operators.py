@@ -139,7 +139,6 @@ class DefinedOperator:
 
     def _run_forward(self, *arguments: Any) -> Any:
         named = self._named(arguments)
-        self._check(named)
         kernel = _forward_kernel(self.operator, self._functions(named), self._given(named))
         results = run_kernel(
             kernel,
@@ -244,19 +243,24 @@ class DefinedOperator:
         ]
         return gradients[0] if len(gradients) == 1 else tuple(gradients)
 
-    def _check(self, named: Mapping[str, Any]) -> None:
+    def check(self, tensors: Sequence[torch.Tensor | None], division: str) -> None:
         """Refuse what no kernel takes.
+
+        Args:
+            tensors: the operands, in order.
+            division: how kernels divide.
 
         Raises:
             OdpError: one line that names the operator and the operand.
         """
         name = self.operator.name
+        named = {o.name: x for o, x in zip(self.operator.operands, tensors, strict=True)}
         first = self._tensors(named)[0]
         check_device(name, first.device)
-        if named["division"] not in DIVISIONS:
+        if division not in DIVISIONS:
             raise OdpError(
                 f"{name}: division is {', '.join(DIVISIONS[:-1])} or {DIVISIONS[-1]}, "
-                f"not '{named['division']}'"
+                f"not '{division}'"
             )
         allowed = (*DTYPES, torch.float64) if first.device.type == "cpu" else DTYPES
         for operand in self.operator.operands:
