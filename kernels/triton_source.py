@@ -139,7 +139,7 @@ class _Writer:
         # Not one row a program: each writes sums of its own, which are added up afterwards.
         self._line("for row_number in range(tl.program_id(0), rows, tl.num_programs(0)):")
         self.indent = "    "
-        self._line("row = row_number.to(tl.int64)")
+        self._line("row = tl.full([], row_number, tl.int64)")
         self._bases(None)
         self._write(output.term for output in self.kernel.outputs)
         for output in sums:
