@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any, Literal, get_args
@@ -84,6 +84,7 @@ class KernelFunction:
             there is none (exp grows without one).
         relative_error: likewise.
         certified: whether these bounds are proven or measured.
+        description: for a person.
     """
 
     function: str
@@ -95,6 +96,14 @@ class KernelFunction:
     absolute_error: float | None = None
     relative_error: float | None = None
     certified: bool = True
+    description: str = field(default="", compare=False)
+
+    @property
+    def inner(self) -> str:
+        """Name of the function that the expression approximates."""
+        if self.reduction == "clip":
+            return self.function
+        return _RECIPES[self.function].inner
 
     @property
     def text(self) -> str:
@@ -215,7 +224,18 @@ def kernel_function(name: str, error: float = 1e-6) -> KernelFunction:
         absolute,
         bound if recipe.relative else None,
         found.error_kind == "certified",
+        _described(found, recipe),
     )
+
+
+def _described(found: Approximant, recipe: _Recipe) -> str:
+    """One line for a person."""
+    how = {
+        "clip": "clipped",
+        "exponent": "every float by its exponent",
+        "logistic": "1/(1 + exp(-x)), every float by its exponent",
+    }
+    return f"{found.description} on {found.domain}, {how[recipe.reduction]}"
 
 
 def _candidates(recipe: _Recipe, error: float) -> list[Approximant]:
@@ -282,6 +302,7 @@ def from_approximant(approximant: Approximant, below: float | None = None) -> Ke
         approximant.absolute_error,
         approximant.relative_error,
         approximant.error_kind == "certified",
+        f"{approximant.description} on {domain}, clipped",
     )
 
 
