@@ -15,7 +15,6 @@ from odp.backends.torch.rational_class import Rational, become
 __all__ = ["Call", "Calls", "RationalCalls", "intercept"]
 
 
-
 class Call(Protocol):
     """What stands for a torch function."""
 

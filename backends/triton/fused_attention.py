@@ -120,7 +120,9 @@ def rotates(module: torch.nn.Module) -> bool:
     tables = angles.cos(), angles.sin()
     try:
         found, expected = rotation(q, k, *tables), _rotated(q, k, *tables)
-        return all(torch.allclose(a, b, rtol=1e-6, atol=1e-6) for a, b in zip(found, expected, strict=True))
+        return all(
+            torch.allclose(a, b, rtol=1e-6, atol=1e-6) for a, b in zip(found, expected, strict=True)
+        )
     except Exception:
         # Another signature, or tables of another form: it stays.
         return False

@@ -170,9 +170,7 @@ def _relu_squared(node: fx.Node) -> tuple[str, Any] | None:
         square = node.args[0]
     elif _calls(node, operator.mul, torch.mul, "mul") and node.args[0] is node.args[1]:
         square = node.args[0]
-    if isinstance(square, fx.Node) and _calls(
-        square, torch.nn.functional.relu, torch.relu, "relu"
-    ):
+    if isinstance(square, fx.Node) and _calls(square, torch.nn.functional.relu, torch.relu, "relu"):
         return "relu_squared_gate", square.args[0]
     return None
 

@@ -17,7 +17,7 @@ from odp.rewriter.calibration import Observation
 from odp.rewriter.manager import Result
 from odp.rewriter.rewrite_pass import Pass
 from odp.rewriter.selection import Selection
-from odp.rewriter.site import Outcome, Request, Site
+from odp.rewriter.site import Request, Site
 
 __all__ = ["FusedModulesTarget"]
 
@@ -84,20 +84,8 @@ class FusedModulesTarget:
     ) -> tuple[torch.nn.Module, Result]:
         """Rewrite for good."""
         module, result = self._rest.finish(selection, explain)
-        result.include(Result(outcomes=outcomes_of(self.fused)))
         selection.warnings.extend(dict.fromkeys(self._refused))
         return module, result
-
-
-def outcomes_of(fused: Sequence[FusedSite]) -> dict[str, Outcome]:
-    """What each pass did, by operators."""
-    outcomes: dict[str, Outcome] = {}
-    for site in fused:
-        outcome = outcomes.setdefault(site.typed, Outcome())
-        outcome.patterns[site.operator] = outcome.patterns.get(site.operator, 0) + 1
-        outcome.notes = ["each became one operator, and on a GPU one kernel"]
-    outcomes.pop("", None)
-    return outcomes
 
 
 def _shared(module: torch.nn.Module) -> torch.nn.Module:

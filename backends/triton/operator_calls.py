@@ -29,9 +29,7 @@ class OperatorCall:
         functions: how its open functions are computed.
     """
 
-    def __init__(
-        self, function: Callable[..., Any], operator: str, functions: Functions
-    ) -> None:
+    def __init__(self, function: Callable[..., Any], operator: str, functions: Functions) -> None:
         """Let calls of `function` be calls of `operator`."""
         self.function = function
         self.operator = operator

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from odp.rewriter.report import ApproximantRecord, Report, SiteRecord
+from odp.rewriter.site import Outcome
 
 if TYPE_CHECKING:
     from odp.backends.triton.requested import FusedSite
     from odp.kernels.functions import KernelFunction
 
-__all__ = ["add_fused_sites"]
+__all__ = ["add_fused_sites", "outcomes_of"]
 
 _CURVE_POINTS = 241
 
@@ -51,6 +52,17 @@ def add_fused_sites(report: Report, fused: Sequence[FusedSite]) -> None:
             )
     for record in report.passes:
         record.sites += counts.get(record.name, 0)
+
+
+def outcomes_of(fused: Sequence[FusedSite]) -> dict[str, Outcome]:
+    """What each pass did, by operators."""
+    outcomes: dict[str, Outcome] = {}
+    for site in fused:
+        outcome = outcomes.setdefault(site.typed, Outcome())
+        outcome.patterns[site.operator] = outcome.patterns.get(site.operator, 0) + 1
+        outcome.notes = ["each became one operator, and on a GPU one kernel"]
+    outcomes.pop("", None)
+    return outcomes
 
 
 def _record(key: str, function: KernelFunction) -> ApproximantRecord:

@@ -29,6 +29,7 @@ from odp.backends.torch.modules_target import ModulesTarget
 from odp.backends.torch.output_error import errors_by_pass
 from odp.backends.torch.program import module_of
 from odp.job import Job
+from odp.kernel_sites import add_fused_sites, outcomes_of
 from odp.rewriter.calibration import Observation, Recorder
 from odp.rewriter.fx_transcendental import is_transcendental
 from odp.rewriter.manager import Result, rewrite_graph, schedule
@@ -321,6 +322,7 @@ def finish_module(
     job.progress("rewrite", 0, 1)
     before = target.operations()
     module, result = target.finish(selection, frozenset(job.explain))
+    result.include(Result(outcomes=outcomes_of(fused)))
     after = target.operations() if known.structure == "graph" else _executed(module, data.example)
     job.progress("rewrite", 1, 1)
 
@@ -344,10 +346,7 @@ def finish_module(
     for record in report.passes:
         record.isolated = isolated.get(record.name, {})
         record.cumulative = cumulative.get(record.name, {})
-    if fused:
-        from odp.kernel_sites import add_fused_sites
-
-        add_fused_sites(report, fused)
+    add_fused_sites(report, fused)
     report.statistics = asdict(statistics(report))
     return module, report, known.ranges
 
