@@ -2,10 +2,10 @@
 
 A graph that is calibrated clips an input to the domain that was seen.  A kernel can do better: a
 float is a significand and an exponent, and where the function says what an exponent does to it, one
-short interval is enough for every float there is.  exp(x) is 2^k * 2^f with f in [-1/2, 1/2] and 2^k
-made by adding k to an exponent (Cody and Waite, Software Manual for the Elementary Functions, 1980);
-rsqrt(4^k m) is rsqrt(m) / 2^k with m in [1, 4); log(2^k m) is log(m) + k log(2).  These steps are
-exact, so the error proven on the short interval holds everywhere, up to rounding.
+short interval is enough for every float there is.  exp(x) is 2^k * 2^f with f in [-1/2, 1/2], and
+2^k is made by adding k to an exponent (Cody and Waite, Software Manual for the Elementary
+Functions, 1980); rsqrt(4^k m) is rsqrt(m) / 2^k with m in [1, 4); log(2^k m) is log(m) + k log(2).
+These steps are exact, so the error proven on the short interval holds everywhere, up to rounding.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ Reduction = Literal["clip", "exponent", "logistic"]
 
 # The smallest and the largest power of two that float32 has as a normal number.
 _LOWEST, _HIGHEST = -126.0, 127.0
-# Divisors above 2^126 are infinite to fast division; the reciprocal of 2^125 is the last normal one.
+# Divisors above 2^126 are infinite to fast division; 1 / 2^125 is a normal number.
 _HIGHEST_DIVISOR = 125.0
 
 
@@ -316,8 +316,8 @@ def _check_divisors(name: str, expression: Expression, domain: Interval) -> None
     point = vanishing_divisor(expression, domain)
     if point is not None:
         raise OdpError(
-            f"the expression for {name} divides by 0 next to {point:.6g}, which is within {domain}, "
-            "to which the kernel clips; choose another scheme or a shorter domain"
+            f"the expression for {name} divides by 0 next to {point:.6g}, within {domain}, to "
+            "which the kernel clips; choose another scheme or a shorter domain"
         )
 
 

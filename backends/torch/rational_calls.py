@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
+from torch import fx
 from torch.overrides import TorchFunctionMode
 
 from odp.backends.torch.function_call import FunctionCall
@@ -17,6 +18,10 @@ __all__ = ["Call", "Calls", "RationalCalls", "intercept"]
 
 class Call(Protocol):
     """What stands for a torch function."""
+
+    @property
+    def graphs(self) -> list[fx.GraphModule]:
+        """The graphs that it runs, if it runs graphs."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Compute what the function does."""

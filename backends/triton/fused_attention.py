@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from torch import fx
 
 from odp.backends.torch.attention import attention as spelled_out
 from odp.backends.torch.rational_calls import RationalCalls
 from odp.backends.triton import functional
-from odp.kernels.functions import KernelFunction
 
 __all__ = ["AttentionOperatorCall", "RotatingCalls", "rotates"]
 
@@ -27,7 +27,7 @@ class AttentionOperatorCall:
         functions: how exp is computed.
     """
 
-    def __init__(self, functions: Mapping[str, KernelFunction]) -> None:
+    def __init__(self, functions: Mapping[str, Any]) -> None:
         """Let attention use these functions."""
         self.functions = functions
 
@@ -64,9 +64,15 @@ class AttentionOperatorCall:
                 enable_gqa=enable_gqa,
                 softmax=functools.partial(functional.softmax, **self.functions),
             )
-        return attention(
+        found: torch.Tensor = attention(
             query, key, value, mask=attn_mask, causal=is_causal, scale=scale, **self.functions
         )
+        return found
+
+    @property
+    def graphs(self) -> list[fx.GraphModule]:
+        """None: an operator is no graph."""
+        return []
 
     def retype(self, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
         """The operator takes every type: there is nothing to prepare."""

@@ -156,22 +156,19 @@ def _activation(node: Any) -> tuple[str, fx.Node] | None:
 
 def _sigmoid_gate(node: fx.Node) -> tuple[str, Any] | None:
     for x, gate in (node.args[:2], node.args[1::-1]):
-        if isinstance(gate, fx.Node) and _calls(gate, torch.sigmoid, "sigmoid"):
-            if gate.args[0] is x:
-                return "swiglu", x
+        is_gate = isinstance(gate, fx.Node) and _calls(gate, torch.sigmoid, "sigmoid")
+        if is_gate and gate.args[0] is x:
+            return "swiglu", x
     return None
 
 
 def _relu_squared(node: fx.Node) -> tuple[str, Any] | None:
-    square: Any = None
-    if _calls(node, torch.square, "square"):
-        square = node.args[0]
-    elif _calls(node, torch.pow, operator.pow, "pow") and node.args[1] == 2:
-        square = node.args[0]
-    elif _calls(node, operator.mul, torch.mul, "mul") and node.args[0] is node.args[1]:
-        square = node.args[0]
-    if isinstance(square, fx.Node) and _calls(square, torch.nn.functional.relu, torch.relu, "relu"):
-        return "relu_squared_gate", square.args[0]
+    is_square = _calls(node, torch.square, "square")
+    is_square |= _calls(node, torch.pow, operator.pow, "pow") and node.args[1] == 2
+    is_square |= _calls(node, operator.mul, torch.mul, "mul") and node.args[0] is node.args[1]
+    base = node.args[0] if is_square else None
+    if isinstance(base, fx.Node) and _calls(base, torch.nn.functional.relu, torch.relu, "relu"):
+        return "relu_squared_gate", base.args[0]
     return None
 
 

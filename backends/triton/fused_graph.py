@@ -159,10 +159,10 @@ class GraphFusion:
                 continue
             texts = {name: function.text for name, function in functions.items()}
             for node in list(graph.nodes()):
-                if node.is_alive and not node.emitted and node.op in row.pattern.roots():
-                    if _replaced(graph, node, row, texts):
-                        kind = node.module_type
-                        requested.add(row.operator, node.module_path, kind, functions)
+                fits = node.is_alive and not node.emitted and node.op in row.pattern.roots()
+                if fits and _replaced(graph, node, row, texts):
+                    path, kind = node.module_path, node.module_type
+                    requested.add(row.operator, path, kind, functions)
         graph.remove_dead_nodes()
         if enabled is None:
             self.sites, self.refused = requested.sites, requested.refused

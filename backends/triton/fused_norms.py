@@ -87,8 +87,8 @@ def _recognised(module: torch.nn.Module) -> tuple[str, float, float, bool] | Non
     first = next(iter(vectors.values()), None)
     if (
         isinstance(module, Rational)
-        or list(module.children())
-        or list(module.buffers())
+        or any(True for _ in module.children())
+        or any(True for _ in module.buffers())
         or not isinstance(epsilon, float)
         or first is None
         or not set(vectors) <= {"weight", "bias"}
@@ -137,15 +137,20 @@ def _candidates(
         return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + epsilon)
 
     for shift in (0.0, 1.0):
-        scale = 1.0 if weight is None else weight + shift
+        scale = torch.ones(()) if weight is None else weight + shift
+        offset = torch.zeros(()) if bias is None else bias
+
+        def layer(
+            x: torch.Tensor, scale: torch.Tensor = scale, offset: torch.Tensor = offset
+        ) -> torch.Tensor:
+            return normal(x - x.mean(-1, keepdim=True)) * scale + offset
+
+        def root(x: torch.Tensor, scale: torch.Tensor = scale) -> torch.Tensor:
+            return normal(x) * scale
+
         if bias is None:
-            yield "rms_norm", shift, lambda x, scale=scale: normal(x) * scale
-        offset = 0.0 if bias is None else bias
-        yield (
-            "layer_norm",
-            shift,
-            lambda x, scale=scale: normal(x - x.mean(-1, keepdim=True)) * scale + offset,
-        )
+            yield "rms_norm", shift, root
+        yield "layer_norm", shift, layer
 
 
 def _agree(found: Any, expected: torch.Tensor) -> bool:

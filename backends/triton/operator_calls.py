@@ -6,14 +6,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from torch import fx
 
 from odp.backends.triton import functional
-from odp.kernels.functions import KernelFunction
 
 __all__ = ["ADAPTERS", "OperatorCall"]
 
 _F = torch.nn.functional
-Functions = Mapping[str, KernelFunction]
+Functions = Mapping[str, Any]
+"""A `KernelFunction` for each open function."""
 
 
 class Unsupported(Exception):
@@ -45,6 +46,11 @@ class OperatorCall:
     def __reduce__(self) -> Any:
         # A torch function is pickled by its name, and some have none that pickle finds.
         return _again, (_names()[self.function], self.operator, self.functions)
+
+    @property
+    def graphs(self) -> list[fx.GraphModule]:
+        """None: an operator is no graph."""
+        return []
 
     def retype(self, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
         """Operators take every type: there is nothing to prepare."""

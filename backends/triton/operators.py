@@ -7,7 +7,7 @@ nothing else.  Importing this module defines them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -117,7 +117,7 @@ class DefinedOperator:
             for o in self.operator.operands
             if o.kind == "elements" and named[o.name] is not None
         ]
-        return tuple(torch.broadcast_shapes(*elements))
+        return tuple(torch.broadcast_shapes(*elements))  # type: ignore[no-untyped-call]
 
     def _dtypes(
         self, outputs: Sequence[tuple[str, str]], named: Mapping[str, Any]
