@@ -62,16 +62,17 @@ def main(
 ) -> None:
     """Measure all operators, write what there is after each, and check the demands."""
     import torch
+
+    console = Console(soft_wrap=True)
+    if not dry_run and not torch.cuda.is_available():
+        console.print(NO_GPU, highlight=False)
+        return
     from gpu_cases import CASES
     from gpu_demands import verdicts
     from gpu_language_model import compare_models
     from gpu_plots import plot
     from gpu_timing import Stopwatch, device_description
 
-    console = Console(soft_wrap=True)
-    if not dry_run and not torch.cuda.is_available():
-        console.print(NO_GPU, highlight=False)
-        return
     unknown = set(only) - {case.name for case in CASES}
     if unknown:
         raise click.BadParameter(f"no operator {', '.join(sorted(unknown))}", param_hint="--only")

@@ -109,7 +109,7 @@ def first_line(failure: BaseException) -> str:
 def device_description(device: torch.device) -> dict[str, Any]:
     """The GPU that times belong to."""
     if device.type != "cuda":
-        return {"name": "none: a dry run on the CPU"}
+        return {"name": "no GPU, a dry run"}
     properties = torch.cuda.get_device_properties(device)
     return {
         "name": properties.name,
