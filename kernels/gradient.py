@@ -1,4 +1,4 @@
-"""Derivatives of terms, as terms: a backward kernel comes from the same emitter as a forward one."""
+"""Derivatives of terms, as terms: a backward kernel comes from the emitter of forward ones."""
 
 from __future__ import annotations
 
@@ -104,7 +104,5 @@ _RULES: dict[str, Rule] = {
     "row_sum": lambda term, d: (d,),
     "scale_by_power": lambda term, d: (d * _power_of_two(term.operands[1]),),
     "significand": lambda term, d: (d * _power_of_two(-exponent(term.operands[0])),),
-    "half_significand": lambda term, d: (
-        d * _power_of_two(-half_exponent(term.operands[0]) * 2),
-    ),
+    "half_significand": lambda term, d: (d * _power_of_two(-half_exponent(term.operands[0]) * 2),),
 }
