@@ -46,7 +46,7 @@ def compare_models(watch: Stopwatch, dtype: torch.dtype) -> dict[str, Any]:
     name, model = _model(watch.device, dtype)
     tree: dict[str, Any] = {"model": name, "dtype": str(dtype).removeprefix("torch."), "rows": []}
     try:
-        models = {"original": model, "rewritten": _rewritten(model)}
+        models = {"original": model, "rewritten": _rewritten(model, dtype)}
     except Exception as failure:
         return {**tree, "failure": first_line(failure)}
     for batch, tokens in _PROMPTS if on_gpu else _TINY_PROMPTS:
@@ -87,12 +87,12 @@ def _model(device: torch.device, dtype: torch.dtype) -> tuple[str, Any]:
     return "a Llama with random weights", model.to(device, dtype).eval()
 
 
-def _rewritten(model: Any) -> Any:
-    """The model with our kernels in it, which hold for every float: no data to calibrate on."""
+def _rewritten(model: Any, dtype: torch.dtype) -> Any:
+    """The model with our kernels in it, at the error that they have for this type by default."""
     import odp
+    from odp.backends.triton.precision import default_error
 
-    options: dict[str, Any] = {"target": "triton", "measure": False}
-    return odp.rewrite(model, **options).model
+    return odp.rewrite(model, target="triton", error=default_error(dtype), measure=False).model
 
 
 def _compiled(model: Any, on_gpu: bool) -> Any:
@@ -115,6 +115,7 @@ def _ratio(models: dict[str, Any], run: Any, ids: torch.Tensor, watch: Stopwatch
     found: dict[str, Any] = {}
     for name, model in models.items():
         compiled = _compiled(model, watch.device.type == "cuda")
+        run(compiled, ids)
         # Not captured: a step accumulates gradients, and a model may look at its inputs.
         times = watch.call(lambda compiled=compiled: run(compiled, ids))
         found[name] = {**times, "tokens_per_second": ids.numel() / times["median"] * 1e6}
