@@ -217,8 +217,8 @@ def kernel_function(name: str, error: float = 1e-6) -> KernelFunction:
         )
     if not error >= SMALLEST_ERROR:
         raise OdpError(
-            f"{name}: kernels compute in float32, whose own rounding is {SMALLEST_ERROR:.2g}; ask for "
-            f"no less than that, not {error:g}"
+            f"{name}: kernels compute in float32, whose own rounding is {SMALLEST_ERROR:.2g}; ask "
+            f"for no less than that, not {error:g}"
         )
     found = min(_candidates(recipe, error), key=lambda one: fused_instructions(one.expression))
     bound = found.certified_error if found.certified_error is not None else found.error

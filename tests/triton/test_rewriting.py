@@ -1,4 +1,4 @@
-"""`odp.rewrite(..., target="triton")`: what becomes an operator, and that the model stays itself."""
+"""`odp.rewrite(target="triton")`: what becomes an operator, and that the model stays itself."""
 
 from __future__ import annotations
 
@@ -215,7 +215,7 @@ def test_only_what_the_passes_ask_for() -> None:
 
 
 def test_errors_of_passes_are_measured_apart(case: Any) -> None:
-    name, _, result = case
+    _, _, result = case
     for record in result.report.passes:
         if record.patterns and record.name != "rope":
             (metrics, *_) = record.isolated.values()
