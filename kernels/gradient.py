@@ -78,7 +78,6 @@ def _smaller(term: Term, d: Term) -> tuple[Term, Term]:
 
 
 def _power_of_two(power: Term) -> Term:
-    # Added to the exponent of 1, not of a derivative that may be 0.
     return scale_by_power(constant(1), power)
 
 
@@ -104,7 +103,5 @@ _RULES: dict[str, Rule] = {
     "row_sum": lambda term, d: (d,),
     "scale_by_power": lambda term, d: (d * _power_of_two(term.operands[1]),),
     "significand": lambda term, d: (d * _power_of_two(-exponent(term.operands[0])),),
-    "half_significand": lambda term, d: (
-        d * _power_of_two(-half_exponent(term.operands[0]) * 2),
-    ),
+    "half_significand": lambda term, d: (d * _power_of_two(-half_exponent(term.operands[0]) * 2),),
 }
