@@ -225,7 +225,8 @@ class _Analysis:
                 factor = torch.pow(2.0, y.value)
                 value = x.value * factor
                 parts = {term: part * factor for term, part in x.parts.items()}
-                below = torch.where(value.abs() < 2 * _SMALLEST_NORMAL, _SMALLEST_NORMAL, 0.0)
+                # Exact but for subnormal numbers.
+                below = torch.where(value.abs() < 2 * _SMALLEST_NORMAL, _TINIEST, 0.0)
                 error = torch.where(y.error + q > 0, torch.inf, x.error * factor + below)
             case "significand" | "half_significand":
                 if x.shared:
