@@ -2,10 +2,10 @@
 
 A graph that is calibrated clips an input to the domain that was seen.  A kernel can do better: a
 float is a significand and an exponent, and where the function says what an exponent does to it, one
-short interval is enough for every float there is.  exp(x) is 2^k * 2^f with f in [-1/2, 1/2] and 2^k
-made by adding k to an exponent (Cody and Waite, Software Manual for the Elementary Functions, 1980);
-rsqrt(4^k m) is rsqrt(m) / 2^k with m in [1, 4); log(2^k m) is log(m) + k log(2).  These steps are
-exact, so the error proven on the short interval holds everywhere, up to rounding.
+short interval is enough for every float there is.  exp(x) is 2^k * 2^f with f in [-1/2, 1/2], and
+2^k is made by adding k to an exponent (Cody and Waite, Software Manual for the Elementary
+Functions, 1980); rsqrt(4^k m) is rsqrt(m) / 2^k with m in [1, 4); log(2^k m) is log(m) + k log(2).
+These steps are exact, so the error proven on the short interval holds everywhere, up to rounding.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any, Literal, get_args
@@ -63,7 +63,7 @@ Reduction = Literal["clip", "exponent", "logistic"]
 
 # The smallest and the largest power of two that float32 has as a normal number.
 _LOWEST, _HIGHEST = -126.0, 127.0
-# Divisors above 2^126 are infinite to fast division; the reciprocal of 2^125 is the last normal one.
+# Divisors above 2^126 are infinite to fast division; 1 / 2^125 is a normal number.
 _HIGHEST_DIVISOR = 125.0
 
 
@@ -84,6 +84,7 @@ class KernelFunction:
             there is none (exp grows without one).
         relative_error: likewise.
         certified: whether these bounds are proven or measured.
+        description: for a person.
     """
 
     function: str
@@ -95,6 +96,14 @@ class KernelFunction:
     absolute_error: float | None = None
     relative_error: float | None = None
     certified: bool = True
+    description: str = field(default="", compare=False)
+
+    @property
+    def inner(self) -> str:
+        """Name of the function that the expression approximates."""
+        if self.reduction == "clip":
+            return self.function
+        return _RECIPES[self.function].inner
 
     @property
     def text(self) -> str:
@@ -215,7 +224,18 @@ def kernel_function(name: str, error: float = 1e-6) -> KernelFunction:
         absolute,
         bound if recipe.relative else None,
         found.error_kind == "certified",
+        _described(found, recipe),
     )
+
+
+def _described(found: Approximant, recipe: _Recipe) -> str:
+    """One line for a person."""
+    how = {
+        "clip": "clipped",
+        "exponent": "every float by its exponent",
+        "logistic": "1/(1 + exp(-x)), every float by its exponent",
+    }
+    return f"{found.description} on {found.domain}, {how[recipe.reduction]}"
 
 
 def _candidates(recipe: _Recipe, error: float) -> list[Approximant]:
@@ -282,6 +302,7 @@ def from_approximant(approximant: Approximant, below: float | None = None) -> Ke
         approximant.absolute_error,
         approximant.relative_error,
         approximant.error_kind == "certified",
+        f"{approximant.description} on {domain}, clipped",
     )
 
 
@@ -295,8 +316,8 @@ def _check_divisors(name: str, expression: Expression, domain: Interval) -> None
     point = vanishing_divisor(expression, domain)
     if point is not None:
         raise OdpError(
-            f"the expression for {name} divides by 0 next to {point:.6g}, which is within {domain}, "
-            "to which the kernel clips; choose another scheme or a shorter domain"
+            f"the expression for {name} divides by 0 next to {point:.6g}, within {domain}, to "
+            "which the kernel clips; choose another scheme or a shorter domain"
         )
 
 

@@ -1,7 +1,7 @@
 """Generated source becomes a module: a file whose name says what is in it.
 
-Triton reads the source of a kernel from its file.  The name has the digest of the text, so a file is
-written once, by whichever process is first, and never changed; editors and debuggers find it.
+Triton reads the source of a kernel from its file.  The name has the digest of the text, so a file
+is written once, by whichever process is first, and never changed; editors and debuggers find it.
 """
 
 from __future__ import annotations

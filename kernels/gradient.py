@@ -1,4 +1,4 @@
-"""Derivatives of terms, as terms: a backward kernel comes from the same emitter as a forward one."""
+"""Derivatives of terms, as terms: a backward kernel comes from the emitter of forward ones."""
 
 from __future__ import annotations
 

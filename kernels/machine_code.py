@@ -1,8 +1,8 @@
 """What a kernel becomes in machine code, without a GPU.
 
-Triton's wheel brings NVIDIA's assembler and disassemblers, so a kernel can be compiled for any GPU on
-any machine, and its instructions counted: a special-function unit that is not in the machine code
-was not used, and a spill that is not there cost nothing.
+Triton's wheel brings NVIDIA's assembler and disassemblers, so a kernel can be compiled for any GPU
+on any machine, and its instructions counted: a special-function unit that is not in the machine
+code was not used, and a spill that is not there cost nothing.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class MachineCode:
     @property
     def special(self) -> dict[str, int]:
         """Instructions of the special-function unit, by what they compute."""
-        found = Counter()
+        found: Counter[str] = Counter()
         for name, count in self.instructions.items():
             if name.startswith("MUFU"):
                 found[name.split(".")[1]] += count
@@ -82,8 +82,8 @@ def compile_kernel(
 
     Args:
         function: not decorated under TRITON_INTERPRET=1.
-        arguments: for each parameter a type of Triton (``*bf16``, ``i32``, ``fp32``; with ``!16`` at
-            its end for what is a multiple of 16, as Triton sees at a launch) or the value of a
+        arguments: for each parameter a type of Triton (``*bf16``, ``i32``, ``fp32``; with ``!16``
+            at its end for what is a multiple of 16, as Triton sees at a launch) or the value of a
             constant: numbers, and functions.
         capability: compute capability times ten, as in `ARCHITECTURES`.
         warps: of a program.

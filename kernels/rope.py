@@ -5,6 +5,7 @@ They come as tables: an angle is a position times a constant, and has no busines
 """
 
 # mypy: disallow-untyped-defs=False, disallow-untyped-decorators=False, disallow-untyped-calls=False
+# mypy: disallow-incomplete-defs=False
 
 from __future__ import annotations
 

@@ -77,8 +77,11 @@ def _where(condition: Any, a: Any, b: Any) -> Any:
 def _scaled(a: Any, power: torch.Tensor) -> torch.Tensor:
     # torch.ldexp calls pow; a power of two is an exponent and nothing else.
     if power.dtype == torch.float64:
-        return a * ((power.to(torch.int64) + 1023) << 52).view(torch.float64)
-    return a * ((power.to(torch.int32) + 127) << 23).view(torch.float32)
+        factor = ((power.to(torch.int64) + 1023) << 52).view(torch.float64)
+    else:
+        factor = ((power.to(torch.int32) + 127) << 23).view(torch.float32)
+    scaled: torch.Tensor = factor * a
+    return scaled
 
 
 def _split(a: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

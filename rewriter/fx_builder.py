@@ -56,7 +56,7 @@ class FxBuilder(Builder):
         if emit is not None:
             result: FxValue = emit(*operands, **attributes)
             return result
-        return self._call(_OPERATORS[name], *operands)
+        return self.call(_OPERATORS[name], *operands)
 
     def op_with_outputs(
         self, name: str, count: int, *inputs: Value | None, **attributes: Any
@@ -78,8 +78,8 @@ class FxBuilder(Builder):
         result = expression.emit(_FxAlgebra(self), x=inner)
         if not isinstance(_native(result), fx.Node):
             # A constant stands in for the function; it still has a value for each element.
-            zeros = self._call(aten.mul.Tensor, inner.native, 0.0)
-            result = self._call(aten.add.Tensor, zeros.native, _native(result))
+            zeros = self.call(aten.mul.Tensor, inner.native, 0.0)
+            result = self.call(aten.add.Tensor, zeros.native, _native(result))
         return self.op("cast", result, dtype=narrow) if narrow else _fx(result)
 
     def _stored(self, tensor: torch.Tensor) -> FxValue:
@@ -95,7 +95,8 @@ class FxBuilder(Builder):
         native.meta["val"] = tensor if mode is None else mode.from_tensor(tensor.to(device))
         return self._graph.value(native)
 
-    def _call(self, target: Callable[..., Any], *args: Any, **kwargs: Any) -> FxValue:
+    def call(self, target: Callable[..., Any], *args: Any, **kwargs: Any) -> FxValue:
+        """Emit a call of any operator of torch; operands are fx nodes, numbers and options."""
         with self._before.graph.inserting_before(self._before):
             native = self._before.graph.call_function(target, args, kwargs)
         values = fx.map_arg((args, kwargs), lambda node: node.meta["val"])
@@ -118,46 +119,46 @@ class FxBuilder(Builder):
 
     def _emit_sub(self, a: Any, b: Any) -> FxValue:
         if isinstance(a, fx.Node):
-            return self._call(aten.sub.Tensor, a, b)
-        return self._call(aten.rsub.Scalar, b, a)
+            return self.call(aten.sub.Tensor, a, b)
+        return self.call(aten.rsub.Scalar, b, a)
 
     def _emit_add(self, a: Any, b: Any) -> FxValue:
-        return self._call(aten.add.Tensor, *_tensor_first(a, b))
+        return self.call(aten.add.Tensor, *_tensor_first(a, b))
 
     def _emit_mul(self, a: Any, b: Any) -> FxValue:
-        return self._call(aten.mul.Tensor, *_tensor_first(a, b))
+        return self.call(aten.mul.Tensor, *_tensor_first(a, b))
 
     def _emit_div(self, a: Any, b: Any) -> FxValue:
         if isinstance(a, fx.Node):
-            return self._call(aten.div.Tensor, a, b)
-        inverse = self._call(aten.reciprocal.default, b)
-        return inverse if a == 1.0 else self._call(aten.mul.Tensor, inverse.native, a)
+            return self.call(aten.div.Tensor, a, b)
+        inverse = self.call(aten.reciprocal.default, b)
+        return inverse if a == 1.0 else self.call(aten.mul.Tensor, inverse.native, a)
 
     def _emit_pow(self, x: Any, exponent: Any) -> FxValue:
         if not isinstance(x, fx.Node):
-            return self._call(aten.pow.Scalar, x, exponent)
+            return self.call(aten.pow.Scalar, x, exponent)
         if isinstance(exponent, fx.Node):
-            return self._call(aten.pow.Tensor_Tensor, x, exponent)
-        return self._call(aten.pow.Tensor_Scalar, x, exponent)
+            return self.call(aten.pow.Tensor_Tensor, x, exponent)
+        return self.call(aten.pow.Tensor_Scalar, x, exponent)
 
     def _emit_max(self, a: Any, b: Any) -> FxValue:
         first, second = _tensor_first(a, b)
         if isinstance(second, fx.Node):
-            return self._call(aten.maximum.default, first, second)
-        return self._call(aten.clamp_min.default, first, second)
+            return self.call(aten.maximum.default, first, second)
+        return self.call(aten.clamp_min.default, first, second)
 
     def _emit_min(self, a: Any, b: Any) -> FxValue:
         first, second = _tensor_first(a, b)
         if isinstance(second, fx.Node):
-            return self._call(aten.minimum.default, first, second)
-        return self._call(aten.clamp_max.default, first, second)
+            return self.call(aten.minimum.default, first, second)
+        return self.call(aten.clamp_max.default, first, second)
 
     def _emit_clip(self, x: Any, low: float | None = None, high: float | None = None) -> FxValue:
         """Clip to `low` and `high`, either of which may be None."""
-        return self._call(aten.clamp.default, x, low, high)
+        return self.call(aten.clamp.default, x, low, high)
 
     def _emit_cast(self, x: Any, dtype: str) -> FxValue:
-        return self._call(aten._to_copy.default, x, dtype=getattr(torch, dtype))
+        return self.call(aten._to_copy.default, x, dtype=getattr(torch, dtype))
 
     def _emit_where(self, condition: Any, a: Any, b: Any) -> FxValue:
         overloads = {
@@ -167,36 +168,36 @@ class FxBuilder(Builder):
             (False, False): aten.where.Scalar,
         }
         kinds = (isinstance(a, fx.Node), isinstance(b, fx.Node))
-        return self._call(overloads[kinds], condition, a, b)
+        return self.call(overloads[kinds], condition, a, b)
 
     def _emit_greater(self, a: Any, b: Any) -> FxValue:
         overload = aten.gt.Tensor if isinstance(b, fx.Node) else aten.gt.Scalar
-        return self._call(overload, a, b)
+        return self.call(overload, a, b)
 
     def _emit_reduce_mean(self, x: Any, axes: Sequence[int], keepdims: bool) -> FxValue:
-        return self._call(aten.mean.dim, x, list(axes), keepdims)
+        return self.call(aten.mean.dim, x, list(axes), keepdims)
 
     def _emit_reduce_sum(self, x: Any, axes: Sequence[int], keepdims: bool) -> FxValue:
-        return self._call(aten.sum.dim_IntList, x, list(axes), keepdims)
+        return self.call(aten.sum.dim_IntList, x, list(axes), keepdims)
 
     def _emit_reduce_max(self, x: Any, axes: Sequence[int], keepdims: bool) -> FxValue:
-        return self._call(aten.amax.default, x, list(axes), keepdims)
+        return self.call(aten.amax.default, x, list(axes), keepdims)
 
     def _emit_reshape(self, x: Any, shape: Sequence[int]) -> FxValue:
-        return self._call(aten.reshape.default, x, list(shape))
+        return self.call(aten.reshape.default, x, list(shape))
 
     def _emit_unsqueeze(self, x: Any, axes: Sequence[int]) -> FxValue:
         result = x
         for axis in sorted(axes):
-            result = self._call(aten.unsqueeze.default, result, axis).native
+            result = self.call(aten.unsqueeze.default, result, axis).native
         return self._graph.value(result)
 
     def _emit_squeeze(self, x: Any, axes: Sequence[int]) -> FxValue:
-        return self._call(aten.squeeze.dims, x, list(axes))
+        return self.call(aten.squeeze.dims, x, list(axes))
 
     def _emit_gather(self, table: Any, indices: Any) -> FxValue:
         """Rows of `table` along its first axis, by an index tensor of any shape."""
-        return self._call(aten.embedding.default, table, indices)
+        return self.call(aten.embedding.default, table, indices)
 
 
 class _FxAlgebra:

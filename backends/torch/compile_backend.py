@@ -11,6 +11,8 @@ Options:
 - `passes`, `error`, `margin`, `guard`: as for `odp.rewrite`.
 - `ranges`: what sites saw (`RewriteResult.ranges`, or the path of a .json file); without it, the
   domains come from the inputs of the call that compiles.
+- `target`: `triton` puts fused operators in the place of norms, gated layers and softmax first, as
+  for `odp.rewrite`.
 - `backend`: who compiles the result, `inductor` unless given.
 - `report`: a function that is called with the sites of each graph and the transcendental operators
   that are left in it, by type.
@@ -41,12 +43,13 @@ from odp.rewriter.fx_graph import FxGraph
 from odp.rewriter.manager import rewrite_graph, schedule
 from odp.rewriter.pass_options import nearest, parse_passes
 from odp.rewriter.ranges import Ranges, read_ranges
+from odp.rewriter.rewrite_pass import Pass
 from odp.rewriter.selection import Approximating, Defaults, check_options, select
 from odp.rewriter.site import Request
 
 __all__ = ["odp"]
 
-_OPTIONS = ("passes", "error", "margin", "guard", "ranges", "backend", "report")
+_OPTIONS = ("passes", "error", "margin", "guard", "ranges", "target", "backend", "report")
 
 
 def odp(
@@ -74,7 +77,11 @@ def odp(
             f"backend 'odp' has no option '{unknown}'{nearest(unknown, _OPTIONS)}; "
             f"its options are {', '.join(_OPTIONS)}"
         )
-    requests, defaults = _requests(chosen)
+    target = chosen.get("target", "torch")
+    if target not in ("torch", "triton"):
+        raise OdpError(f"target is 'torch' or 'triton', not '{target}'")
+    typed, defaults = _requests(chosen)
+    requests = schedule(typed, registry())
     rational = module
     if any("functorch" in str(getattr(n.target, "__module__", "")) for n in module.graph.nodes):
         # Traced again, the levels of a captured vmap would be baked in as constants.
@@ -85,6 +92,11 @@ def odp(
         )
     else:
         graph = _traced(module, example_inputs)
+        if target == "triton":
+            from odp.backends.triton.fused_graph import GraphFusion
+
+            GraphFusion(tuple(typed), defaults.error)(graph)
+            graph.recompile()
         if graph.transcendental():
             _rewrite(graph, requests, defaults, chosen, example_inputs)
         rational = graph.module
@@ -95,7 +107,7 @@ def odp(
     return compiled
 
 
-def _requests(chosen: Mapping[str, Any]) -> tuple[list[Request], Defaults]:
+def _requests(chosen: Mapping[str, Any]) -> tuple[list[Pass], Defaults]:
     typed = parse_passes(chosen.get("passes", "all"), registry())
     for rewrite in typed:
         check_options(rewrite)
@@ -103,7 +115,7 @@ def _requests(chosen: Mapping[str, Any]) -> tuple[list[Request], Defaults]:
     if guard not in ("clip", "none"):
         raise OdpError(f"guard is 'clip' or 'none', not '{guard}'")
     defaults = Defaults(chosen.get("error", 1e-5), chosen.get("margin", 0.25), guard)
-    return schedule(typed, registry()), defaults
+    return typed, defaults
 
 
 def _traced(module: fx.GraphModule, example_inputs: Sequence[Any]) -> FxGraph:

@@ -254,6 +254,15 @@ class AttentionCall:
         """Compute what `torch.nn.functional.scaled_dot_product_attention` does."""
         return attention(*args, **kwargs, softmax=self.softmax)
 
+    @property
+    def graphs(self) -> list[fx.GraphModule]:
+        """The rewritten graphs of the softmax."""
+        return self.softmax.graphs
+
+    def retype(self, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        """Prepare the softmax for another type or device."""
+        self.softmax.retype(change)
+
 
 def function_name(function: Callable[..., Any]) -> str:
     """The name that a person knows a torch function by."""

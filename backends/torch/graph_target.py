@@ -16,10 +16,11 @@ from odp.backends.torch.call_signature import bind, named
 from odp.backends.torch.export import taken_apart
 from odp.backends.torch.inputs import Batches, Inputs, run
 from odp.backends.torch.program import Program
-from odp.backends.torch.recipe import Recipe, trace
+from odp.backends.torch.recipe import Prepare, Recipe, trace
 from odp.backends.torch.rewritten_module import attribute, rewritten
 from odp.rewriter.calibration import Observation, Recorder
 from odp.rewriter.fx_calibration import insert_observers
+from odp.rewriter.fx_graph import FxGraph
 from odp.rewriter.manager import Result, rewrite_graph
 from odp.rewriter.selection import Approximating, Selection
 from odp.rewriter.site import Request, Site
@@ -42,8 +43,11 @@ class GraphTarget:
         example: Inputs,
         dynamic_shapes: Any = None,
         program: torch.export.ExportedProgram | None = None,
+        prepare: Prepare | None = None,
     ) -> None:
         """Trace `module`, unless it was traced already: it is the module of `program` then.
+
+        Whatever the passes shall not see any more, `prepare` replaces before them.
 
         Raises:
             OdpError: it cannot be exported with these inputs.
@@ -52,6 +56,7 @@ class GraphTarget:
         self.requests = requests
         self.example = example
         self.dynamic_shapes = dynamic_shapes
+        self._prepare = prepare
         self._retraceable = program is None and not isinstance(module, fx.GraphModule)
         self._tabulated: list[torch.nn.Module] = []
         if program is None:
@@ -64,6 +69,11 @@ class GraphTarget:
         else:
             bound = bind(module.forward, example.args, example.kwargs or {})
             self.program = Program.of(taken_apart(program), named(bound))
+
+    @property
+    def fused(self) -> Sequence[Any]:
+        """What `prepare` says it replaced."""
+        return getattr(self._prepare, "sites", ())
 
     def operations(self) -> tuple[dict[str, int], dict[str, int]]:
         """Nodes of the graph by native type: all of them, and the transcendental ones."""
@@ -81,7 +91,7 @@ class GraphTarget:
         Raises:
             OdpError: an input does not fit.
         """
-        graph = self.program.graph.clone()
+        graph = self._prepared(self.program.graph.clone(), None)
         recorder = Recorder()
         rewrite_graph(graph, self.requests, recorder)
         observations = {site_id: Observation() for site_id in recorder.sites}
@@ -96,7 +106,7 @@ class GraphTarget:
         self, selection: Selection, enabled: Collection[str] | None
     ) -> Iterator[Callable[[Inputs], Any]]:
         """The module with the expressions of some passes only, as a function of its inputs."""
-        graph = self.program.graph.clone()
+        graph = self._prepared(self.program.graph.clone(), enabled)
         rewrite_graph(graph, self.requests, Approximating(selection, enabled))
         graph.recompile()
         yield lambda inputs: self._run(graph.module, inputs)
@@ -105,11 +115,17 @@ class GraphTarget:
         self, selection: Selection, explain: frozenset[str] = frozenset()
     ) -> tuple[torch.nn.Module, Result]:
         """Rewrite for good, and let `module` run the result."""
-        result = rewrite_graph(self.program.graph, self.requests, Approximating(selection), explain)
+        graph = self._prepared(self.program.graph, None)
+        result = rewrite_graph(graph, self.requests, Approximating(selection), explain)
         if self._tabulated:
             result.include(Result(outcomes={"log": bucket_outcome(self._tabulated)}))
-        recipe = Recipe(self.example, self.dynamic_shapes, self.requests, selection)
+        recipe = Recipe(self.example, self.dynamic_shapes, self.requests, selection, self._prepare)
         return rewritten(self.module, self.program, recipe if self._retraceable else None), result
+
+    def _prepared(self, graph: FxGraph, enabled: Collection[str] | None) -> FxGraph:
+        if self._prepare is not None:
+            self._prepare(graph, enabled)
+        return graph
 
     def _run(self, graph: fx.GraphModule, inputs: Inputs) -> Any:
         signature = self.program.signature

@@ -4,17 +4,33 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
+from torch import fx
 from torch.overrides import TorchFunctionMode
 
-from odp.backends.torch.function_call import AttentionCall, FunctionCall
+from odp.backends.torch.function_call import FunctionCall
 from odp.backends.torch.rational_class import Rational, become
 
-__all__ = ["Calls", "RationalCalls", "intercept"]
+__all__ = ["Call", "Calls", "RationalCalls", "intercept"]
 
-Calls = dict[Callable[..., Any], FunctionCall | AttentionCall]
+
+class Call(Protocol):
+    """What stands for a torch function."""
+
+    @property
+    def graphs(self) -> list[fx.GraphModule]:
+        """The graphs that it runs, if it runs graphs."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Compute what the function does."""
+
+    def retype(self, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        """Prepare for another type or device; see `FunctionCall.retype`."""
+
+
+Calls = dict[Callable[..., Any], Call]
 
 
 class _Interception(TorchFunctionMode):
@@ -55,13 +71,20 @@ class RationalCalls(Rational):
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for call in self.odp_calls.values():
-            function = call.softmax if isinstance(call, AttentionCall) else call
-            function.retype(fn)
+            call.retype(fn)
         return self
 
 
-def intercept(module: torch.nn.Module, calls: Calls) -> None:
-    """Let `module` use `calls`; its class becomes a subclass of what it was."""
-    become(module, RationalCalls)
+def intercept(
+    module: torch.nn.Module, calls: Calls, kind: type[RationalCalls] = RationalCalls
+) -> None:
+    """Let `module` use `calls`, besides those that it uses already.
+
+    Its class becomes a subclass of what it was: a `kind`, unless it is one of these already.
+    """
+    if isinstance(module, RationalCalls):
+        module.odp_calls = {**module.odp_calls, **calls}
+        return
+    become(module, kind)
     assert isinstance(module, RationalCalls)
     module.odp_calls = calls

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +16,15 @@ from odp.backends.torch.export import export_module
 from odp.backends.torch.inputs import Inputs
 from odp.backends.torch.program import Program
 from odp.backends.torch.rational_class import original_class
+from odp.rewriter.fx_graph import FxGraph
 from odp.rewriter.manager import rewrite_graph
 from odp.rewriter.selection import Approximating, Selection
 from odp.rewriter.site import Request
 
-__all__ = ["Recipe", "trace"]
+__all__ = ["Prepare", "Recipe", "trace"]
+
+Prepare = Callable[[FxGraph, Collection[str] | None], None]
+"""Replaces parts of a graph before the passes look: those of some passes, or of all for None."""
 
 
 def trace(module: torch.nn.Module, example: Inputs, dynamic_shapes: Any) -> Program:
@@ -43,12 +47,14 @@ class Recipe:
         dynamic_shapes: as for `torch.export.export`.
         requests: the passes.
         selection: what was chosen for each site.
+        prepare: see `Prepare`.
     """
 
     example: Inputs
     dynamic_shapes: Any
     requests: Sequence[Request]
     selection: Selection
+    prepare: Prepare | None = None
 
     def __call__(self, module: torch.nn.Module) -> Program:
         """Rewrite `module`, a rewritten module that was moved, from its original forward.
@@ -58,6 +64,8 @@ class Recipe:
         """
         with _as_original(module):
             program = trace(module, self._example_for(module), self.dynamic_shapes)
+        if self.prepare is not None:
+            self.prepare(program.graph, None)
         result = rewrite_graph(program.graph, self.requests, Approximating(self.selection))
         found = {site for outcome in result.outcomes.values() for site in outcome.sites}
         known = {*self.selection.choices, *self.selection.skipped}

@@ -10,7 +10,6 @@ import torch
 from torch import fx
 
 from odp.approximations.errors import OdpError
-from odp.backends.torch.function_call import AttentionCall
 from odp.backends.torch.rational_calls import RationalCalls
 from odp.rewriter.fx_evaluation import attribute_of
 
@@ -101,8 +100,7 @@ def _graph_modules(module: torch.nn.Module) -> list[fx.GraphModule]:
     for part in module.modules():
         if isinstance(part, RationalCalls):
             for call in part.odp_calls.values():
-                function = call.softmax if isinstance(call, AttentionCall) else call
-                found.extend(function.graphs)
+                found.extend(call.graphs)
     return found
 
 

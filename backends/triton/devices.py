@@ -1,4 +1,4 @@
-"""Where kernels run: on a GPU, in Triton's interpreter if asked for, and otherwise as torch code."""
+"""Where kernels run: on a GPU, in Triton's interpreter if asked for, otherwise as torch code."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def interpreted() -> bool:
 
 
 def runs_kernels(device: torch.device) -> bool:
-    """Whether tensors of a device go to kernels; others are computed by torch, in the same terms."""
+    """Whether tensors of a device go to kernels; others are computed by torch in the same terms."""
     return device.type == "cuda" or (device.type == "cpu" and interpreted())
 
 

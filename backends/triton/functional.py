@@ -58,7 +58,7 @@ def silu(x: torch.Tensor, *, sigmoid: Given = None, **options: Any) -> torch.Ten
         sigmoid: how it is computed.
         **options: `error`, `division`, `exact`; see the module.
     """
-    return _called("silu", [x], [], {"sigmoid": sigmoid}, **options)
+    return _called("silu", [x], [], {"sigmoid": sigmoid}, **options)[0]
 
 
 def gelu(
@@ -84,8 +84,8 @@ def gelu(
         OdpError: another word in `approximate`.
     """
     if _is_tanh("gelu", approximate):
-        return _called("gelu_tanh", [x], [], {"sigmoid": sigmoid}, **options)
-    return _called("gelu", [x], [], {"normal_cdf": normal_cdf, "exp": exp}, **options)
+        return _called("gelu_tanh", [x], [], {"sigmoid": sigmoid}, **options)[0]
+    return _called("gelu", [x], [], {"normal_cdf": normal_cdf, "exp": exp}, **options)[0]
 
 
 def relu_squared(x: torch.Tensor, **options: Any) -> torch.Tensor:
@@ -95,7 +95,7 @@ def relu_squared(x: torch.Tensor, **options: Any) -> torch.Tensor:
         x: any shape.
         **options: `division`, `exact`; see the module.
     """
-    return _called("relu_squared", [x], [], {}, **options)
+    return _called("relu_squared", [x], [], {}, **options)[0]
 
 
 def swiglu(
@@ -109,7 +109,7 @@ def swiglu(
         sigmoid: how it is computed.
         **options: `error`, `division`, `exact`; see the module.
     """
-    return _called("swiglu", [gate, up], [], {"sigmoid": sigmoid}, **options)
+    return _called("swiglu", [gate, up], [], {"sigmoid": sigmoid}, **options)[0]
 
 
 def geglu(
@@ -124,8 +124,8 @@ def geglu(
 ) -> torch.Tensor:
     """`gelu(gate, approximate) * up`; see `gelu`."""
     if _is_tanh("geglu", approximate):
-        return _called("geglu_tanh", [gate, up], [], {"sigmoid": sigmoid}, **options)
-    return _called("geglu", [gate, up], [], {"normal_cdf": normal_cdf, "exp": exp}, **options)
+        return _called("geglu_tanh", [gate, up], [], {"sigmoid": sigmoid}, **options)[0]
+    return _called("geglu", [gate, up], [], {"normal_cdf": normal_cdf, "exp": exp}, **options)[0]
 
 
 def relu_squared_gate(gate: torch.Tensor, up: torch.Tensor, **options: Any) -> torch.Tensor:
@@ -136,7 +136,7 @@ def relu_squared_gate(gate: torch.Tensor, up: torch.Tensor, **options: Any) -> t
         up: of a shape that broadcasts with it.
         **options: `division`, `exact`; see the module.
     """
-    return _called("relu_squared_gate", [gate, up], [], {}, **options)
+    return _called("relu_squared_gate", [gate, up], [], {}, **options)[0]
 
 
 def softmax(
@@ -168,7 +168,7 @@ def softmax(
         if mask is not None or not last or x.dim() < 2:
             raise OdpError("softmax: causal needs the last two extents, and no other mask")
         offset = x.shape[-1] - x.shape[-2]
-        return _called("causal_softmax", [x], [scale, offset], {"exp": exp}, **options)
+        return _called("causal_softmax", [x], [scale, offset], {"exp": exp}, **options)[0]
     if mask is not None and mask.dtype == torch.bool:
         # Finite: -inf - (-inf) would be NaN in a row that is masked altogether.
         hidden = torch.finfo(x.dtype).min / 2
@@ -177,7 +177,7 @@ def softmax(
         swapped = None if mask is None else mask.expand(x.shape).transpose(dim, -1)
         found = softmax(x.transpose(dim, -1), mask=swapped, scale=scale, exp=exp, **options)
         return found.transpose(dim, -1)
-    return _called("softmax", [x, mask], [scale], {"exp": exp}, **options)
+    return _called("softmax", [x, mask], [scale], {"exp": exp}, **options)[0]
 
 
 def rms_norm(
@@ -197,7 +197,7 @@ def rms_norm(
         rsqrt: how it is computed.
         **options: `error`, `division`, `exact`; see the module.
     """
-    return _called("rms_norm", [x, weight], [eps], {"rsqrt": rsqrt}, **options)
+    return _called("rms_norm", [x, weight], [eps], {"rsqrt": rsqrt}, **options)[0]
 
 
 def add_rms_norm(
@@ -219,10 +219,8 @@ def add_rms_norm(
         rsqrt: how it is computed.
         **options: `error`, `division`, `exact`; see the module.
     """
-    found: tuple[torch.Tensor, torch.Tensor] = _called(
-        "add_rms_norm", [x, residual, weight], [eps], {"rsqrt": rsqrt}, **options
-    )
-    return found
+    y, total = _called("add_rms_norm", [x, residual, weight], [eps], {"rsqrt": rsqrt}, **options)
+    return y, total
 
 
 def layer_norm(
@@ -244,7 +242,7 @@ def layer_norm(
         rsqrt: how it is computed.
         **options: `error`, `division`, `exact`; see the module.
     """
-    return _called("layer_norm", [x, weight, bias], [eps], {"rsqrt": rsqrt}, **options)
+    return _called("layer_norm", [x, weight, bias], [eps], {"rsqrt": rsqrt}, **options)[0]
 
 
 def rms_norm_quantised(
@@ -304,7 +302,7 @@ def cross_entropy(
         raise OdpError(f"cross_entropy: target is {target.dtype}; classes are int32 or int64")
     # A loss is a sum over a row: the type of the logits does not bound how close it can be.
     options.setdefault("error", default_error(torch.float32))
-    losses = _called(
+    (losses,) = _called(
         "cross_entropy", [x, target], [ignore_index], {"exp": exp, "log": log}, **options
     )
     if reduction == "none":
@@ -328,7 +326,7 @@ def _called(
     error: float | None = None,
     division: str = "fast",
     exact: bool = False,
-) -> Any:
+) -> tuple[torch.Tensor, ...]:
     """What an operator returns to a user: without what is saved for the derivative."""
     operator = defined[name]
     operator.check(tensors, division)
@@ -336,10 +334,8 @@ def _called(
     bound = default_error(result_dtype(present)) if error is None else error
     texts = [function_text(name, given, bound) for name, given in functions.items()]
     found = operator.forward(*tensors, *scalars, *texts, division, exact)
-    if isinstance(found, torch.Tensor):
-        return found
-    kept = found[: operator.operator.results]
-    return kept[0] if len(kept) == 1 else tuple(kept)
+    results = (found,) if isinstance(found, torch.Tensor) else tuple(found)
+    return results[: operator.operator.results]
 
 
 def function_text(name: str, given: Given, error: float) -> str:

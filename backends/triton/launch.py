@@ -68,7 +68,9 @@ def run_kernel(
     for extent in shape[:-1]:
         rows *= extent
     if rows == 0 or shape[-1] == 0:
-        return [_empty(o.kind, shape, t, device) for o, t in zip(kernel.outputs, dtypes, strict=True)]
+        return [
+            _empty(o.kind, shape, t, device) for o, t in zip(kernel.outputs, dtypes, strict=True)
+        ]
     if not runs_kernels(device):
         return _by_torch(kernel, given, shape, dtypes)
     for name, kind in kernel.operands.items():

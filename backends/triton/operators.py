@@ -7,7 +7,7 @@ nothing else.  Importing this module defines them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -50,9 +50,7 @@ class DefinedOperator:
                 f"odp::{operator.name}_backward", mutates_args=(), schema=self._backward_schema()
             )(self._run_backward)
             self.backward.register_fake(self._fake_backward)
-            self.forward.register_autograd(
-                self._differentiate, setup_context=self._remember
-            )
+            self.forward.register_autograd(self._differentiate, setup_context=self._remember)
 
     def _parameters(self) -> list[str]:
         operator = self.operator
@@ -119,7 +117,7 @@ class DefinedOperator:
             for o in self.operator.operands
             if o.kind == "elements" and named[o.name] is not None
         ]
-        return tuple(torch.broadcast_shapes(*elements))
+        return tuple(torch.broadcast_shapes(*elements))  # type: ignore[no-untyped-call]
 
     def _dtypes(
         self, outputs: Sequence[tuple[str, str]], named: Mapping[str, Any]
@@ -217,7 +215,9 @@ class DefinedOperator:
             operands = {**self._kernel_operands(named), **others}
             dtypes = [named[output.name.removeprefix("d_")].dtype for output in kernel.outputs]
             results = run_kernel(kernel, operands, shape, dtypes, named["division"])
-            found = {o.name.removeprefix("d_"): r for o, r in zip(kernel.outputs, results, strict=True)}
+            found = {
+                o.name.removeprefix("d_"): r for o, r in zip(kernel.outputs, results, strict=True)
+            }
         gradients = []
         for operand in self.differentiable:
             tensor = named[operand.name]
@@ -327,7 +327,9 @@ def _by_name(texts: Sequence[tuple[str, str]]) -> dict[str, KernelFunction]:
     functions = {name: KernelFunction.parse(text) for name, text in texts}
     for name, function in functions.items():
         if function.function != name:
-            raise OdpError(f"a function for {name} is wanted, and this is one for {function.function}")
+            raise OdpError(
+                f"a function for {name} is wanted, and this is one for {function.function}"
+            )
     return functions
 
 

@@ -117,8 +117,8 @@ def _run(
     backward: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     if not runs_kernels(q.device):
-        tables = [x if x.dim() == 3 else x[None] for x in (cos, sin)]
-        a, b = (_by_torch(x, *tables, interleaved, backward) for x in (q, k))
+        cos, sin = (x if x.dim() == 3 else x[None] for x in (cos, sin))
+        a, b = (_by_torch(x, cos, sin, interleaved, backward) for x in (q, k))
         return a, b
     from odp.kernels.rope import rope_kernel
 

@@ -77,6 +77,7 @@ def rewrite(
     shapes: Mapping[str, Sequence[int]] | None = None,
     dynamic_shapes: Any = None,
     structure: Literal["graph", "modules"] | None = None,
+    target: Literal["torch", "triton"] = "torch",
     error: float = 1e-5,
     margin: float = 0.25,
     guard: str = "clip",
@@ -109,6 +110,9 @@ def rewrite(
             which composites such as norms are recognised whole.  `modules`: it keeps its class, its
             submodules and its code, in which the transcendental functions are others; caches,
             adapters and hooks work.  None takes `modules` for models of transformers.
+        target: where a torch module runs.  `triton` puts fused operators in the place of norms,
+            gated layers, softmax, attention and rotary embeddings: one kernel each on a GPU, the
+            same terms in torch elsewhere.  Their functions hold for every float, within `error`.
         error: largest error at each site, absolute or relative as the function asks for.
         margin: share of its width by which every calibrated range grows on each side.
         guard: `clip` keeps inputs inside the domains at run time, `none` does not.
@@ -157,6 +161,7 @@ def rewrite(
             structure=structure,
             context=context,
             share_parameters=share_parameters,
+            destination=target,
         )
         return RewriteResult(module, report, ranges, model if is_program(model) else None)
     only_torch = {
@@ -167,6 +172,8 @@ def rewrite(
         "context": context,
     }
     given = next((name for name, value in only_torch.items() if value is not None), None)
+    if target != "torch":
+        raise OdpError(f"target '{target}' is for torch modules; an ONNX model stays ONNX")
     if given is not None:
         raise OdpError(f"{given} is for torch modules; an ONNX model takes calibration and shapes")
     from odp.onnx_rewriting import rewrite_model

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol
@@ -29,6 +29,7 @@ from odp.backends.torch.modules_target import ModulesTarget
 from odp.backends.torch.output_error import errors_by_pass
 from odp.backends.torch.program import module_of
 from odp.job import Job
+from odp.kernel_sites import add_fused_sites, outcomes_of
 from odp.rewriter.calibration import Observation, Recorder
 from odp.rewriter.fx_transcendental import is_transcendental
 from odp.rewriter.manager import Result, rewrite_graph, schedule
@@ -36,7 +37,7 @@ from odp.rewriter.ranges import Ranges, places_of
 from odp.rewriter.report import ModelRecord, Report
 from odp.rewriter.reporting import approximant_records, pass_records, site_records
 from odp.rewriter.selection import Selection
-from odp.rewriter.site import Site
+from odp.rewriter.site import Request, Site
 from odp.rewriter.statistics import statistics
 
 __all__ = [
@@ -52,6 +53,9 @@ __all__ = [
 
 Structure = Literal["graph", "modules"]
 """What a module becomes: one rewritten graph behind its forward, or itself with other functions."""
+
+Destination = Literal["torch", "triton"]
+"""Where it runs: as operators of torch, or with the operators of `odp.backends.triton`."""
 
 _MEASURED = 8
 """Batches on which the error of each pass is measured, unless `samples` says otherwise."""
@@ -116,6 +120,7 @@ def calibrate_module(
     structure: Structure | None = None,
     context: int | None = None,
     share_parameters: bool = False,
+    destination: Destination = "torch",
 ) -> Calibrated:
     """Find all sites of a torch module and watch them on data; arguments as for `odp.rewrite`.
 
@@ -144,14 +149,36 @@ def calibrate_module(
     if any(request.rewrite.name == "softmax" for request in requests):
         check_attention(original)
     own = _copied(original, share_parameters)
-    target: Surgery
-    if chosen == "modules":
-        target = ModulesTarget(own, requests, data.example)
-    else:
-        target = GraphTarget(own, requests, data.example, dynamic_shapes, program)
+    target = _target(own, requests, job, data.example, dynamic_shapes, program, chosen, destination)
     job.progress("load", 1, 1)
     sites, observations, ranges = _watched(target, data, original, job)
     return Calibrated(original, target, chosen, data, sites, observations, ranges)
+
+
+def _target(
+    module: torch.nn.Module,
+    requests: Sequence[Request],
+    job: Job,
+    example: Inputs,
+    dynamic_shapes: Any,
+    program: torch.export.ExportedProgram | None,
+    structure: str,
+    destination: str,
+) -> Surgery:
+    if destination not in ("torch", "triton"):
+        raise OdpError(f"target is 'torch' or 'triton', not '{destination}'")
+    if structure == "modules":
+        if destination == "torch":
+            return ModulesTarget(module, requests, example)
+        from odp.backends.triton.modules_target import FusedModulesTarget
+
+        return FusedModulesTarget(module, requests, job.typed, job.defaults.error, example)
+    if destination == "torch":
+        return GraphTarget(module, requests, example, dynamic_shapes, program)
+    from odp.backends.triton.fused_graph import GraphFusion
+
+    fusion = GraphFusion(tuple(job.typed), job.defaults.error)
+    return GraphTarget(module, requests, example, dynamic_shapes, program, fusion)
 
 
 def rewrite_module(
@@ -276,7 +303,9 @@ def finish_module(
 ) -> tuple[torch.nn.Module, Report, Ranges]:
     """Measure every pass, rewrite with what was selected, and write everything down."""
     target, data, original = known.target, known.data, known.original
+    fused: Sequence[Any] = getattr(target, "fused", ())
     active = {site_id.split("/", 1)[0] for site_id in selection.choices}
+    active |= {site.typed for site in fused}
     names = [rewrite.name for rewrite in job.typed if rewrite.name in active]
     isolated, cumulative = (
         errors_by_pass(
@@ -293,6 +322,7 @@ def finish_module(
     job.progress("rewrite", 0, 1)
     before = target.operations()
     module, result = target.finish(selection, frozenset(job.explain))
+    result.include(Result(outcomes=outcomes_of(fused)))
     after = target.operations() if known.structure == "graph" else _executed(module, data.example)
     job.progress("rewrite", 1, 1)
 
@@ -309,12 +339,14 @@ def finish_module(
         sites=site_records(known.sites, known.observations, selection, keys),
         approximants=records,
         total=cumulative.get(names[-1], {}) if names else {},
-        warnings=[*data.warnings, *selection.warnings],
+        # Where operators took every site, nothing depends on what calibration saw.
+        warnings=[*(() if fused and not known.sites else data.warnings), *selection.warnings],
         near_misses=result.near_misses,
     )
     for record in report.passes:
         record.isolated = isolated.get(record.name, {})
         record.cumulative = cumulative.get(record.name, {})
+    add_fused_sites(report, fused)
     report.statistics = asdict(statistics(report))
     return module, report, known.ranges
 

@@ -18,6 +18,7 @@ ROOMS = [
     "odp.approximations",
     "odp.rewriter",
     "odp.passes",
+    "odp.kernels",
     "odp.backends",
     "odp.evaluation",
     "odp",
