@@ -103,7 +103,8 @@ def _is_norm(site: SiteRecord) -> bool:
 
 
 def _is_softmax(site: SiteRecord) -> bool:
-    return "softmax" in site.pattern or site.pattern in ("exp_of_shifted", "exp_over_sum")
+    whole = ("attention", "exp_of_shifted", "exp_over_sum")
+    return "softmax" in site.pattern or site.pattern in whole
 
 
 def _listed(*counts: tuple[int, str, str]) -> str:

@@ -156,16 +156,21 @@ def _activation(node: Any) -> tuple[str, fx.Node] | None:
 
 def _sigmoid_gate(node: fx.Node) -> tuple[str, Any] | None:
     for x, gate in (node.args[:2], node.args[1::-1]):
-        is_gate = isinstance(gate, fx.Node) and _calls(gate, torch.sigmoid, "sigmoid")
-        if is_gate and gate.args[0] is x:
+        if not isinstance(gate, fx.Node) or not _calls(gate, torch.sigmoid, "sigmoid"):
+            continue
+        if gate.args[0] is x:
             return "swiglu", x
     return None
 
 
 def _relu_squared(node: fx.Node) -> tuple[str, Any] | None:
-    is_square = _calls(node, torch.square, "square")
-    is_square |= _calls(node, torch.pow, operator.pow, "pow") and node.args[1] == 2
-    is_square |= _calls(node, operator.mul, torch.mul, "mul") and node.args[0] is node.args[1]
+    product = _calls(node, operator.mul, torch.mul, "mul")
+    power = _calls(node, torch.pow, operator.pow, "pow")
+    is_square = (
+        _calls(node, torch.square, "square")
+        or (power and node.args[1] == 2)
+        or (product and node.args[0] is node.args[1])
+    )
     base = node.args[0] if is_square else None
     if isinstance(base, fx.Node) and _calls(base, torch.nn.functional.relu, torch.relu, "relu"):
         return "relu_squared_gate", base.args[0]
