@@ -24,8 +24,8 @@ __all__ = [
 ]
 
 # 1.5 * 2^23: added to a float32 of at most 2^22 it leaves the nearest integer, ties to even, in the
-# low bits of the significand.  With 127 more, these bits are the exponent of a power of two.
-_ROUNDING = tl.constexpr(12582912.0 + 127.0)
+# low bits of the significand.
+_ROUNDING = tl.constexpr(12582912.0)
 
 
 @triton.jit
@@ -72,7 +72,8 @@ def scaled_by_rounded(a, total):
 
     By a product: bits that are added to a NaN of a GPU (0x7FFFFFFF) leave the largest float.
     """
-    return a * (total.to(tl.int32, bitcast=True) << 23).to(tl.float32, bitcast=True)
+    bits = (total.to(tl.int32, bitcast=True) << 23) + 0x3F800000
+    return a * bits.to(tl.float32, bitcast=True)
 
 
 @triton.jit

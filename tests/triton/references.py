@@ -538,15 +538,15 @@ def _turned(a: torch.Tensor, interleaved: bool) -> torch.Tensor:
 
 
 def rotation_error(
-    x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, interleaved: bool, truncated: bool
+    expected: torch.Tensor, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, interleaved: bool
 ) -> torch.Tensor:
-    """How far a rotated tensor of the type of `x` may be from `rotated`."""
-    size = rotated(x, cos, sin, interleaved).abs()
+    """How far the interpreter may be from a rotation of `x` (forward or backward) in its type."""
     wide = x.double().abs()
     tables = [t.double() if t.dim() == 3 else t.double()[None] for t in (cos, sin)]
     width = cos.shape[-1]
     products = wide[..., :width] * tables[0][:, None].abs()
-    products = products + _turned(wide[..., :width], interleaved).abs() * tables[1][:, None].abs()
-    error = torch.zeros_like(size)
+    turned = _turned(wide[..., :width], interleaved).abs()
+    products = products + turned * tables[1][:, None].abs()
+    error = torch.zeros_like(wide)
     error[..., :width] = (2.0**-23 + 2.0**-48) * products
-    return stored(Bound(size, error), x.dtype, truncated).error
+    return stored(Bound(expected, error), x.dtype, truncated=True).error

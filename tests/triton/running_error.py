@@ -316,4 +316,6 @@ def _rounded(
     """The error of an operation: what its operands bring, and its own rounding."""
     # Integers and their kin: exact operands and a float32 as the result.
     unrounded = (grown == 0) & (parts == 0) & (value == value.float().double())
+    if unit != UNIT:
+        unrounded = torch.zeros_like(unrounded)
     return torch.where(unrounded, 0.0, grown + unit * (value.abs() + grown + parts) + _TINIEST)
