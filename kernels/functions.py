@@ -85,6 +85,7 @@ class KernelFunction:
         relative_error: likewise.
         certified: whether these bounds are proven or measured.
         description: for a person.
+        text: all of it in one string, which an operator of an exported graph takes along.
     """
 
     function: str
@@ -97,6 +98,7 @@ class KernelFunction:
     relative_error: float | None = None
     certified: bool = True
     description: str = field(default="", compare=False)
+    text: str = field(init=False, compare=False, repr=False)
 
     @property
     def inner(self) -> str:
@@ -105,9 +107,8 @@ class KernelFunction:
             return self.function
         return _RECIPES[self.function].inner
 
-    @property
-    def text(self) -> str:
-        """All of it in one string, which an operator of an exported graph takes along."""
+    def __post_init__(self) -> None:
+        """Write it down once: torch.compile reads an attribute, and cannot look into json."""
         fields: dict[str, Any] = {
             "function": self.function,
             "reduction": self.reduction,
@@ -117,7 +118,8 @@ class KernelFunction:
             "relative_error": self.relative_error,
             "certified": self.certified,
         }
-        return json.dumps(fields | ({} if self.below is None else {"below": self.below}))
+        given = {} if self.below is None else {"below": self.below}
+        object.__setattr__(self, "text", json.dumps(fields | given))
 
     @staticmethod
     def parse(text: str) -> KernelFunction:

@@ -24,7 +24,7 @@ import torch
 from odp.approximations.approximant import Approximant
 from odp.approximations.errors import OdpError
 from odp.backends.triton.operators import defined, result_dtype
-from odp.backends.triton.precision import default_error
+from odp.backends.triton.precision import default_error, error_of
 from odp.backends.triton.rope import rope
 from odp.kernels.functions import KernelFunction, from_approximant, kernel_function
 
@@ -345,10 +345,16 @@ def function_text(name: str, given: Given, error: float) -> str:
         OdpError: it is another function, or its division could be by 0.
     """
     if given is None:
-        return kernel_function(name, error).text
+        return _default_text(name, error_of(name, error))
     chosen = from_approximant(given) if isinstance(given, Approximant) else given
     if not isinstance(chosen, KernelFunction):
         raise OdpError(
             f"{name} is to be a KernelFunction or an Approximant, not {type(given).__name__}"
         )
     return chosen.text
+
+
+@torch._dynamo.assume_constant_result  # type: ignore[no-untyped-call, misc]
+def _default_text(name: str, error: float) -> str:
+    # A search for an expression is nothing that torch.compile could trace.
+    return kernel_function(name, error).text

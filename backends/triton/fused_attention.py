@@ -105,7 +105,9 @@ class RotatingCalls(RationalCalls):
     @classmethod
     def odp_forward(cls, original: Callable[..., Any]) -> Callable[..., Any]:
         plain: Any = inspect.unwrap(original)
+        # Without a name: or torch.compile looks names up in the module of that name.
         names = {**plain.__globals__, _ROTATION: _rotated}
+        del names["__name__"]
         rotating = types.FunctionType(
             plain.__code__, names, plain.__name__, plain.__defaults__, plain.__closure__
         )

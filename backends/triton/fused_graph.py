@@ -163,7 +163,8 @@ class GraphFusion:
                 if fits and _replaced(graph, node, row, texts):
                     path, kind = node.module_path, node.module_type
                     requested.add(row.operator, path, kind, functions)
-        graph.remove_dead_nodes()
+            # What a gate was made of must not be taken for an activation by a later row.
+            graph.remove_dead_nodes()
         if enabled is None:
             self.sites, self.refused = requested.sites, requested.refused
 

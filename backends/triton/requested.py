@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from odp.approximations.errors import OdpError
+from odp.backends.triton.precision import error_of
 from odp.kernels.functions import KernelFunction, kernel_function
 from odp.kernels.registry import OPERATORS
 from odp.rewriter.rewrite_pass import Pass
@@ -73,7 +74,7 @@ class Requested:
             return None
         error = self.error if rewrite.error is None else rewrite.error
         try:
-            return {name: kernel_function(name, error) for name in names}
+            return {name: kernel_function(name, error_of(name, error)) for name in names}
         except OdpError as refusal:
             self.refused.append(f"{operator}: {refusal}")
             return None
