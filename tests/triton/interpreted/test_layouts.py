@@ -201,3 +201,19 @@ def test_leading_indices_are_joined_where_memory_allows() -> None:
     placed = rows_of([deep], [True])
     assert placed.extents == (36,)
     assert torch.equal(placed.tensors[0], deep)
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_strides_are_as_torch_was_told(name: str) -> None:
+    """Of results and gradients; a compiled graph relies on what fake tensors said."""
+    for layout in ("transposed rows", "transposed columns"):
+        case = laid_out(case_of(name, (2, 2, 2, 3)), LAYOUTS[layout])
+        for operand in case.differentiable:
+            x = case.tensors[operand]
+            assert x is not None
+            x.requires_grad_()
+        torch.library.opcheck(
+            defined[name].forward,
+            case.arguments,
+            test_utils=("test_faketensor", "test_aot_dispatch_dynamic"),
+        )
