@@ -22,6 +22,8 @@ _PACKAGES = (
     "scipy",
     "mpmath",
     "python-flint",
+    "triton",
+    "liger-kernel",
     "baryrat",
 )
 
