@@ -22,6 +22,9 @@ DIVISIONS = ("fast", "full", "newton")
 """How kernels divide; see `odp.kernels.arithmetic.divide`."""
 
 _FLAT_BLOCK, _FLAT_WARPS = 1024, 4
+# Where a program finds its row by dividing integers, 16 elements a thread: 23 instead of 28
+# instructions an element of the derivative of cross-entropy (sm_90).
+_PART_BLOCK, _PART_WARPS = 2048, 4
 # Half of what 32-bit indices reach, so that no sum of them overflows.
 _LARGEST_RANGE = 1 << 30
 # In the interpreter an operation costs 15 us a program, and 0.6 ns an element.
@@ -209,7 +212,7 @@ def _by_rows(
         programs = min(rows, multiprocessors(device) * _PROGRAMS_PER_MULTIPROCESSOR)
     elif not by_row:
         looped = False
-        block, warps = (_FLAT_BLOCK, _FLAT_WARPS) if columns > _FLAT_BLOCK else (block, warps)
+        block, warps = (_PART_BLOCK, _PART_WARPS) if columns > _PART_BLOCK else (block, warps)
         programs = rows * -(-columns // block)
     layout = Layout(len(placed.extents), looped)
     device = placed.tensors[0].device

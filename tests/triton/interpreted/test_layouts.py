@@ -155,6 +155,12 @@ def test_a_flat_range_in_parts(name: str, monkeypatch: pytest.MonkeyPatch) -> No
     check_gradients(whole)
 
 
+@pytest.mark.parametrize("name", ["silu", "geglu"])
+def test_long_rows_of_a_slice_in_parts(name: str) -> None:
+    case = laid_out(case_of(name, (2, 5000)), lambda x: torch.cat([x, x], -1)[:, 2500:7500])
+    check_gradients(case)
+
+
 def test_a_flat_result_has_the_strides_of_its_operand() -> None:
     x = torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last)
     assert is_one_range([x])
