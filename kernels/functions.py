@@ -163,6 +163,9 @@ class KernelFunction:
 
 _LOG2_E = math.log2(math.e)
 
+SMALLEST_ERROR = 2.0**-24
+"""Below it float32 itself decides how far a result is off."""
+
 
 @dataclass(frozen=True)
 class _Recipe:
@@ -212,6 +215,11 @@ def kernel_function(name: str, error: float = 1e-6) -> KernelFunction:
         raise OdpError(
             f"kernels know no reduction that makes {name} hold for every float; they do for "
             f"{', '.join(FUNCTIONS)}, and take an approximant on an interval for the others"
+        )
+    if not error >= SMALLEST_ERROR:
+        raise OdpError(
+            f"{name}: kernels compute in float32, whose own rounding is {SMALLEST_ERROR:.2g}; ask for "
+            f"no less than that, not {error:g}"
         )
     logistic = recipe.reduction == "logistic"
     asked = error / (1 + error) if logistic else error
