@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ ARCHITECTURES = {75: "T4", 80: "A100", 90: "H100, H200", 100: "B200"}
 
 _INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)", re.M)
 _RESOURCES = re.compile(r"REG:(\d+) STACK:(\d+) SHARED:(\d+)")
+_TRANSFER = re.compile(r"(LDG|STG)\.E(?:\.[A-Z]+)*(?:\.[US]?(8|16|32|64|128|256))?")
 _IDLE = ("NOP", "BRA", "EXIT")
 _SPILLS = ("LDL", "STL")
 
@@ -40,6 +41,7 @@ class MachineCode:
         stack: bytes of a thread; what does not fit into registers is spilled to it.
         shared: bytes of shared memory.
         elements_per_thread: that one run of the code computes.
+        transfers: loads and stores of global memory, by name and bits: ``LDG.128``.
     """
 
     instructions: Mapping[str, int]
@@ -47,6 +49,7 @@ class MachineCode:
     stack: int
     shared: int
     elements_per_thread: float
+    transfers: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def special(self) -> dict[str, int]:
@@ -134,10 +137,13 @@ def _disassembled(cubin: bytes, elements_per_thread: float) -> MachineCode:
         path.write_bytes(cubin)
         code = _run(tools / "nvdisasm", "-c", path)
         usage = _RESOURCES.search(_run(tools / "cuobjdump", "--dump-resource-usage", path))
-    names = (name for name in _INSTRUCTION.findall(code))
+    names = _INSTRUCTION.findall(code)
+    found = (_TRANSFER.match(name) for name in names)
+    transfers = Counter(f"{one[1]}.{one[2] or 32}" for one in found if one)
     short = (n if n.startswith("MUFU") else n.partition(".")[0] for n in names)
     registers, stack, shared = map(int, usage.groups()) if usage else (0, 0, 0)
-    return MachineCode(dict(Counter(short)), registers, stack, shared, elements_per_thread)
+    counts = dict(Counter(short))
+    return MachineCode(counts, registers, stack, shared, elements_per_thread, dict(transfers))
 
 
 def _run(*command: str | Path) -> str:
