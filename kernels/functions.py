@@ -222,7 +222,7 @@ def kernel_function(name: str, error: float = 1e-6) -> KernelFunction:
             f"for no less than that, not {error:g}"
         )
     logistic = recipe.reduction == "logistic"
-    asked = error / (1 + error) if logistic else error
+    asked = 1 / (1 + 1 / error) if logistic else error
     found = min(_candidates(recipe, asked), key=lambda one: fused_instructions(one.expression))
     bound = found.certified_error if found.certified_error is not None else found.error
     tail = 2e-8 if name == "normal_cdf" else 0.0

@@ -322,7 +322,9 @@ def result_dtype(tensors: Sequence[torch.Tensor]) -> torch.dtype:
     """The type that torch promotes operands to."""
     dtype = tensors[0].dtype
     for tensor in tensors[1:]:
-        dtype = torch.promote_types(dtype, tensor.dtype)
+        # A call of promote_types becomes a node of an exported graph.
+        if tensor.dtype != dtype:
+            dtype = torch.promote_types(dtype, tensor.dtype)
     return dtype
 
 
