@@ -7,6 +7,7 @@ the backward kernels need no division.
 """
 
 # mypy: disallow-untyped-defs=False, disallow-untyped-decorators=False, disallow-untyped-calls=False
+# mypy: disallow-incomplete-defs=False
 
 from __future__ import annotations
 
@@ -146,7 +147,8 @@ def attention_forward_kernel(
         )
 
     unseen = shift == float("-inf")
-    reciprocal = divide(tl.full([BLOCK_QUERIES], 1.0, tl.float32), total, DIVISION)
+    one = tl.full([BLOCK_QUERIES], 1.0, tl.float32)
+    reciprocal = divide(one, tl.where(unseen, 1.0, total), DIVISION)
     reciprocal = tl.where(unseen, 0.0, reciprocal)
     store_tile(
         o_ptr, rows, o_row_stride, left, sums * reciprocal[:, None], CHANNELS, BLOCK_CHANNELS

@@ -12,10 +12,12 @@ each degree of the polynomial,
     fraction = fma(s, factor, (1.5 * 2^23 - shift) - total)   from -1/2 to 1/2
     power    = polynomial(fraction), the low bits of `total` added to its exponent.
 
-Scores beyond 2^28 have no fraction left in float32, here as in every kernel of float32 scores.
+Scores beyond 2^24 have no fraction left in float32; beyond 2^26 powers can overflow, as in other
+kernels that subtract the largest score in a fused multiply-add.
 """
 
 # mypy: disallow-untyped-defs=False, disallow-untyped-decorators=False, disallow-untyped-calls=False
+# mypy: disallow-incomplete-defs=False
 
 from __future__ import annotations
 
@@ -106,10 +108,11 @@ def load_mask(
     """
     if BOUNDED:
         key = tl.minimum(key, keys - 1)
-    place = pointer + key * key_stride
+    # Offsets within a block fit into 32 bits, and take half of the registers of pointers.
+    offset = key * key_stride
     if MASK != "keys":
-        place += tl.minimum(query, queries - 1) * query_stride
-    return tl.load(place).to(tl.float32) * _LOG2_E
+        offset = offset + tl.minimum(query, queries - 1) * query_stride
+    return tl.load(pointer + offset).to(tl.float32) * _LOG2_E
 
 
 @triton.jit
