@@ -9,6 +9,7 @@ import torch
 
 from odp.approximations.errors import OdpError
 from odp.backends.triton.attention_blocks import Pass, attention_blocks
+from odp.backends.triton.attention_by_torch import result_like
 from odp.backends.triton.devices import interpreted
 from odp.kernels.device_function import power_of_two
 from odp.kernels.functions import KernelFunction
@@ -135,9 +136,9 @@ class _Call:
         }
 
     def result(self, x: torch.Tensor) -> torch.Tensor:
-        """For a result like `x`; the interpreter rounds to bfloat16 towards zero, torch does not."""
+        """For a result like `x`, rounded by torch: the interpreter rounds bfloat16 to zero."""
         narrow = interpreted() and x.dtype == torch.bfloat16
-        return torch.empty_like(x, dtype=torch.float32 if narrow else x.dtype)
+        return result_like(x, torch.float32 if narrow else x.dtype)
 
     def row_result(self) -> torch.Tensor:
         """For a float32 for each row."""
@@ -160,7 +161,9 @@ class _Call:
             numbers: after the numbers of queries and keys.
             placed: tensors whose strides it takes, in order; those of the mask follow.
         """
-        blocks = attention_blocks(which, self.channels, self.q.dtype, _capability(self.q))
+        blocks = attention_blocks(
+            which, self.channels, self.q.dtype, _capability(self.q), self.mask is not None
+        )
         queries, keys = (
             min(block, max(16, 1 << (extent - 1).bit_length()))
             for block, extent in ((blocks.queries, self.queries), (blocks.keys, self.keys))
