@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ _INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z
 _JUMP = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?BRA\b.*\((\.L_\w+)\)")
 _LABEL = re.compile(r"^(\.L_\w+):")
 _RESOURCES = re.compile(r"REG:(\d+) STACK:(\d+) SHARED:(\d+)")
+_TRANSFER = re.compile(r"(LDG|STG)\.E(?:\.[A-Z]+)*(?:\.[US]?(8|16|32|64|128|256))?")
 _IDLE = ("NOP", "BRA", "EXIT")
 _SPILLS = ("LDL", "STL")
 # Instructions of a loop that does nothing else but wait.
@@ -45,6 +46,7 @@ class MachineCode:
         stack: bytes of a thread; what does not fit into registers is spilled to it.
         shared: bytes of shared memory.
         elements_per_thread: that one run of the code computes.
+        transfers: loads and stores of global memory, by name and bits: ``LDG.128``.
         loops: the instructions of every innermost loop, in the order of the code.
     """
 
@@ -53,6 +55,7 @@ class MachineCode:
     stack: int
     shared: int
     elements_per_thread: float
+    transfers: Mapping[str, int] = field(default_factory=dict)
     loops: tuple[Mapping[str, int], ...] = ()
 
     @property
@@ -158,6 +161,7 @@ def _disassembled(cubin: bytes, elements_per_thread: float, shared: int) -> Mach
         stack,
         max(shared, fixed),
         elements_per_thread,
+        _transfers(code),
         tuple(map(_counted, _innermost_loops(code))),
     )
 
@@ -165,6 +169,11 @@ def _disassembled(cubin: bytes, elements_per_thread: float, shared: int) -> Mach
 def _counted(code: str) -> dict[str, int]:
     names = _INSTRUCTION.findall(code)
     return dict(Counter(n if n.startswith("MUFU") else n.partition(".")[0] for n in names))
+
+
+def _transfers(code: str) -> dict[str, int]:
+    found = map(_TRANSFER.match, _INSTRUCTION.findall(code))
+    return dict(Counter(f"{one[1]}.{one[2] or 32}" for one in found if one))
 
 
 def _innermost_loops(code: str) -> list[str]:

@@ -51,6 +51,7 @@ def launch_forward(
         [*tensors, call.mask, o, shift, reciprocal],
         [call.factor, 1 / call.factor],
         [*tensors, o],
+        INTERPRETED=interpreted(),
     )
     return o.to(q.dtype), shift, reciprocal
 
@@ -151,6 +152,7 @@ class _Call:
         tensors: list[torch.Tensor | None],
         numbers: list[float],
         placed: list[torch.Tensor],
+        **constants: Any,
     ) -> None:
         """Launch a kernel over all blocks, heads and batches.
 
@@ -160,6 +162,7 @@ class _Call:
             tensors: its pointers, in order.
             numbers: after the numbers of queries and keys.
             placed: tensors whose strides it takes, in order; those of the mask follow.
+            **constants: that only this kernel takes.
         """
         blocks = attention_blocks(
             which, self.channels, self.q.dtype, _capability(self.q), self.mask is not None
@@ -180,6 +183,7 @@ class _Call:
                 *(stride for x in placed for stride in x.stride()[:3]),
                 *mask_strides,
                 **self.constants,
+                **constants,
                 BLOCK_QUERIES=queries,
                 BLOCK_KEYS=keys,
                 **options,

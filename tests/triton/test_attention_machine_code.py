@@ -94,6 +94,7 @@ def compiled(
         "CAUSAL": causal,
         "MASK": mask,
         "WIDE": False,
+        "INTERPRETED": False,
         "CHANNELS": channels,
         "BLOCK_CHANNELS": max(16, 1 << (channels - 1).bit_length()),
         "BLOCK_QUERIES": blocks.queries,

@@ -167,6 +167,21 @@ def test_what_is_not_a_number_stays_in_its_row(clip: bool) -> None:
     assert torch.equal(o.isnan(), expected)
 
 
+def test_a_row_with_a_score_that_is_no_number_has_no_reciprocal() -> None:
+    # The bits of a power are no NaN on a GPU, so that this is what makes the row one.
+    q, k, v = tensors(1, 1, 1, 40, 150, 16)
+    mask = torch.zeros(40, 150)
+    mask[3, 2], mask[5, 140], mask[8] = math.nan, math.inf, -math.inf
+    exp = kernel_function("exp", 1e-4)
+    _, shift, reciprocal = torch.ops.odp.attention(q, k, v, mask, False, 1.0, exp.text, "full")
+    assert reciprocal[0, 0].isnan().nonzero().flatten().tolist() == [3, 5]
+    assert shift[0, 0, 8] == reciprocal[0, 0, 8] == 0
+    inputs = [x.requires_grad_() for x in (q, k, v)]
+    o = attention(*inputs, mask=mask, exp=exp)
+    d_q, d_k, _ = torch.autograd.grad(o[:, :, 3].sum(), inputs)
+    assert d_q[0, 0, 3].isnan().all() and d_k.isnan().all()
+
+
 def test_batches_are_launched_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("odp.backends.triton.attention_launch._MOST_PROGRAMS", 2)
     q, k, v = tensors(5, 2, 1, 17, 18, 16)
