@@ -85,7 +85,10 @@ def test_the_table_is_about_the_kernels_there_are() -> None:
     assert all(set(row) == {str(sm) for sm in ARCHITECTURES} for row in TABLE.values())
 
 
-@pytest.mark.parametrize("name", DIVIDING)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow if n.endswith("_backward") else ()) for n in DIVIDING],
+)
 def test_newtons_division_takes_no_special_function(name: str) -> None:
     fast, newton = compiled(name, 90), compiled(name, 90, "newton")
     assert fast.code.special.get("RCP", 0) >= 1
