@@ -70,9 +70,10 @@ def test_instructions(name: str, capability: int) -> None:
     check_no_spills(name, code)
     check_special(name, code, "fast")
     check_vectors(name, code)
-    budget = TABLE[name][str(capability)]
-    assert code.per_element <= budget, f"{code.per_element:.2f} an element, {budget} allowed"
     if triton.__version__ == WRITTEN["triton"]:
+        # Other versions of Triton schedule differently: a few percent, either way.
+        budget = TABLE[name][str(capability)]
+        assert code.per_element <= budget, f"{code.per_element:.2f} an element, {budget} allowed"
         # A table that nobody writes anew when kernels get better says nothing.
         assert code.per_element >= 0.9 * budget - 0.2, (
             f"{code.per_element:.2f} an element, {budget} in the table: measure again, with "
