@@ -85,9 +85,12 @@ def test_the_sums_are_right() -> None:
 
 def test_the_table_of_instructions_is_that_of_the_budgets() -> None:
     counted = json.loads((Path(__file__).parent / "instruction_budgets.json").read_text())
+    table = counted["instructions_per_element"]
     rows = re.findall(r"^\| `(\w+)` \|(.*)\|$", PAGE, re.MULTILINE)
     listed: dict[str, str] = {}
     for name, rest in rows:
+        if f"{name}_forward" not in table:
+            continue
         cells = [cell.strip() for cell in rest.split("|")]
         for which, (number, size, share) in (
             ("forward", cells[:3]),
@@ -97,7 +100,6 @@ def test_the_table_of_instructions_is_that_of_the_budgets() -> None:
                 listed[f"{name}_{which}"] = number
                 fit = int(size) * ISSUED * MULTIPROCESSORS * CLOCK / BANDWIDTH
                 assert share == f"{float(number) / fit:.2f}", name
-    table = counted["instructions_per_element"]
     assert listed == {name: str(by_card["90"]) for name, by_card in table.items()}
 
 
