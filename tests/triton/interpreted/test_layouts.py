@@ -62,7 +62,7 @@ EACH = [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in O
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("name", EACH)
 def test_strides_of_operands(name: str, layout: str) -> None:
-    case = laid_out(case_of(name, (2, 2, 2, 5)), LAYOUTS[layout])
+    case = laid_out(case_of(name, (2, 3, 2, 5)), LAYOUTS[layout])
     check_case(case)
 
 
@@ -72,7 +72,7 @@ def test_strides_of_operands(name: str, layout: str) -> None:
     [n for n, o in OPERATORS.items() if sum(x.kind == "elements" for x in o.operands) > 1],
 )
 def test_operands_of_different_strides(name: str, layout: str) -> None:
-    case = laid_out(case_of(name, (2, 2, 2, 5)), LAYOUTS[layout], only_first=True)
+    case = laid_out(case_of(name, (2, 3, 2, 5)), LAYOUTS[layout], only_first=True)
     check_gradients(case)
 
 
