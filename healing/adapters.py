@@ -49,9 +49,7 @@ def check_healing_installed() -> None:
         import torch
         import transformers
     except ImportError as error:
-        raise OdpError(
-            f'healing needs {error.name}: pip install "odp-rewrite[heal]"'
-        ) from None
+        raise OdpError(f'healing needs {error.name}: pip install "odp-rewrite[heal]"') from None
     del accelerate, peft, safetensors, torch, transformers
 
 

@@ -23,7 +23,15 @@ from odp.healing.diversity import Diversity, diversity
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["CONTROL", "HEALED", "SURGERY", "Controls", "measure_controls", "prompts_of"]
+__all__ = [
+    "CONTROL",
+    "HEALED",
+    "SURGERY",
+    "Controls",
+    "check_held_out",
+    "measure_controls",
+    "prompts_of",
+]
 
 CONTROL, SURGERY, HEALED = "original + LoRA", "surgery", "surgery + LoRA"
 
@@ -101,13 +109,7 @@ def measure_controls(
     Raises:
         OdpError: bad input, as for `evaluate`; a text is on both sides.
     """
-    seen = {text.text for text in training}
-    for text in held_out:
-        if text.text in seen:
-            raise OdpError(
-                f"text '{text.name}' is held out and trained on; hold out a text that training "
-                "does not see"
-            )
+    check_held_out(training, held_out)
     found = evaluate(
         original,
         variants,
@@ -139,6 +141,21 @@ def measure_controls(
             for name in found.original.texts
         },
     )
+
+
+def check_held_out(training: Sequence[Text], held_out: Sequence[Text]) -> None:
+    """Raise if a text is on both sides.
+
+    Raises:
+        OdpError: it names the text.
+    """
+    seen = {text.text for text in training}
+    for text in held_out:
+        if text.text in seen:
+            raise OdpError(
+                f"text '{text.name}' is held out and trained on; hold out a text that training "
+                "does not see"
+            )
 
 
 def prompts_of(texts: Sequence[Text], count: int) -> list[str]:

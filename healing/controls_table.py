@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
 from rich.console import Console
 from rich.text import Text
 
@@ -10,7 +13,10 @@ from odp.healing.controls import Controls
 from odp.rewriter.report_summary import format_error, format_share
 from odp.rewriter.table_style import number_column, plain_table
 
-__all__ = ["render_controls"]
+if TYPE_CHECKING:
+    from odp.healing.training import Trained
+
+__all__ = ["render_controls", "render_training"]
 
 
 def render_controls(controls: Controls, console: Console) -> None:
@@ -39,8 +45,8 @@ def render_controls(controls: Controls, console: Console) -> None:
             )
         table.add_section()
     table.caption = Text(
-        "KL: mean of KL(original || model) in nats; top-1: same most likely token; recovered: share "
-        "of the loss that surgery added"
+        "KL: mean of KL(original || model) in nats; top-1: same most likely token; recovered: "
+        "share of the loss that surgery added"
     )
     console.print(table)
     if not controls.diversity:
@@ -50,15 +56,40 @@ def render_controls(controls: Controls, console: Console) -> None:
     table.add_column("model", no_wrap=True)
     for header in ("tokens", "repetition", "distinct-1", "distinct-2", "distinct-3"):
         number_column(table, header)
-    for name, found in controls.diversity.items():
-        shares = (found.repetition, *found.distinct)
+    for name, measured in controls.diversity.items():
+        shares = (measured.repetition, *measured.distinct)
         table.add_row(
             Text(name),
-            str(found.tokens),
+            str(measured.tokens),
             *("n/a" if share is None else f"{share:.3f}" for share in shares),
         )
     table.caption = Text(
         "repetition: runs of 4 tokens that came before in the same answer; distinct-n: different "
         "runs of n tokens"
     )
+    console.print(table)
+
+
+def render_training(runs: Mapping[str, Trained | None], console: Console) -> None:
+    """Print where each training began and ended."""
+    table = plain_table("Training")
+    table.add_column("adapter of", no_wrap=True)
+    for header in ("steps", "windows", "KL", "", "text loss", "", "s/step"):
+        number_column(table, header)
+    for name, run in runs.items():
+        if run is None:
+            continue
+        cells = []
+        for key in ("kl", "language_model"):
+            for entry in (run.first, run.last):
+                cells.append(show_number(entry[key]) if entry.get(key) is not None else "n/a")
+        resumed = f" ({run.resumed_at} before)" if run.resumed_at else ""
+        table.add_row(
+            Text(name),
+            f"{run.steps}{resumed}",
+            str(run.windows),
+            *cells,
+            f"{run.last['seconds']:.2f}" if run.last else "n/a",
+        )
+    table.caption = Text("KL and loss of the text, in nats a token: first step, last step")
     console.print(table)

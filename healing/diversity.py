@@ -37,7 +37,7 @@ def diversity(answers: Sequence[Sequence[int]]) -> Diversity:
         answers: token ids of each.
 
     >>> diversity([[1, 2, 1, 2, 1, 2, 1, 2]])
-    Diversity(answers=1, tokens=8, repetition=0.6, distinct=(0.25, 0.2857142857142857, 0.3333333333333333))
+    Diversity(answers=1, tokens=8, repetition=0.6, distinct=(0.25, 0.2857..., 0.3333...))
     """
     repetitions = []
     for answer in answers:

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 __all__ = ["Trained", "train_adapter"]
 
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+# AdamW divides by the size of gradients.  Where there is nothing to learn, as for the KL of an
+# original to itself, gradients are rounding, 1e-9, and the usual 1e-8 would make steps of them.
+_EPSILON = 1e-6
 LOG, CHECKPOINTS = "log.jsonl", "checkpoints"
 
 
@@ -116,10 +119,11 @@ class _Run:
         self.parameters = trainable(model)
         if not self.parameters:
             raise OdpError("nothing in the model trains: attach an adapter first")
-        self.original = original.to(self.accelerator.device)  # type: ignore[arg-type]
+        self.original = original.to(self.accelerator.device)
         optimiser = torch.optim.AdamW(
             self.parameters.values(),
             lr=settings.learning_rate,
+            eps=_EPSILON,
             weight_decay=settings.weight_decay,
         )
         if settings.gradient_checkpointing:
@@ -211,9 +215,7 @@ class _Run:
         names = ("loss", "language_model", "kl", "features")
         entry: dict[str, Any] = {"step": step, **dict(zip(names, found, strict=True))}
         self._check_finite(entry["loss"], "loss", step)
-        norm = float(
-            accelerator.clip_grad_norm_(list(self.parameters.values()), settings.clipping)
-        )
+        norm = float(accelerator.clip_grad_norm_(list(self.parameters.values()), settings.clipping))
         # float16 begins with a scale that is too large, and its optimiser skips such steps.
         if accelerator.scaler is None:
             self._check_finite(norm, "gradient of the loss", step)
@@ -360,9 +362,7 @@ class _Run:
             self.accelerator.scaler.load_state_dict(checkpoint.state["scaler"])
 
 
-def _keeping(
-    blocks: list[torch.nn.Module], shape: torch.Size, kept: list[torch.Tensor]
-) -> Any:
+def _keeping(blocks: list[torch.nn.Module], shape: torch.Size, kept: list[torch.Tensor]) -> Any:
     """Within it, what comes out of each block is put into `kept`, (batch, tokens, channels)."""
 
     def keep(index: int, hidden: torch.Tensor) -> None:
