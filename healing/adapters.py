@@ -78,7 +78,8 @@ def attach_adapter(
             `LoraConfig._register_custom_module` takes them.
 
     Returns:
-        A `peft.PeftModel`.  Models of one architecture get the same first numbers.
+        A `peft.PeftModel`, in training or evaluation mode as the model was.  Models of one
+        architecture get the same first numbers.
 
     Raises:
         OdpError: peft is missing, the model has an adapter already, or no layer has such a name.
@@ -105,7 +106,8 @@ def attach_adapter(
         except ValueError as error:
             first = " ".join(str(error).split())[:200]
             raise OdpError(f"cannot adapt a {type(model).__name__}: {first}") from None
-    return adapted
+    # The model is as it was, and its new dropout like the rest of it.
+    return adapted.train(model.training)
 
 
 def trainable(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:

@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["Trained", "train_adapter"]
 
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
-# AdamW divides by the size of gradients.  Where there is nothing to learn, as for the KL of an
-# original to itself, gradients are rounding, 1e-9, and the usual 1e-8 would make steps of them.
-_EPSILON = 1e-6
 LOG, CHECKPOINTS = "log.jsonl", "checkpoints"
 
 
@@ -123,7 +120,6 @@ class _Run:
         optimiser = torch.optim.AdamW(
             self.parameters.values(),
             lr=settings.learning_rate,
-            eps=_EPSILON,
             weight_decay=settings.weight_decay,
         )
         if settings.gradient_checkpointing:

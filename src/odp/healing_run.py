@@ -46,7 +46,8 @@ class Healed:
     """A healed model and how it came to be.
 
     Attributes:
-        model: a `peft.PeftModel` of the rewritten model.
+        model: a `peft.PeftModel` of the rewritten model, in the memory of the original; copy it
+            before merging, or use `load_healed`.
         rewritten: the rewriting, with its report.
         trained: of the rewritten model.
         control: of the original; None without a control.
@@ -235,14 +236,17 @@ def load_healed(
     folder: str | Path,
     tokenizer: PreTrainedTokenizerBase | None = None,
     *,
+    share_parameters: bool = False,
     progress: Stage = lambda what, done, total: None,
 ) -> Any:
     """The healed model again: rewritten as it was, with its adapter.
 
     Args:
-        model: the original, unchanged; its memory is shared.
+        model: the original; unchanged.
         folder: of `heal`.
         tokenizer: of the model, to be compared with that of the training; None does not.
+        share_parameters: whether to use the memory of the original's parameters.  Merging the
+            adapter then changes the original, too.
         progress: called when a stage advances.
 
     Returns:
@@ -264,7 +268,7 @@ def load_healed(
         model,
         calibration=place / RANGES,
         measure=False,
-        share_parameters=True,
+        share_parameters=share_parameters,
         progress=progress,
         **options,
     )
