@@ -1,18 +1,7 @@
-"""`odp.heal`: rewrite a language model, train an adapter on what is left, and control both.
-
-A healing is a folder:
-
-    heal.json        what was done to which model
-    ranges.json      what calibration saw, from which the same expressions are chosen again
-    surgery/         log, checkpoints and adapter of the rewritten model
-    control/         the same of the original
-    controls.json    all four models, on all texts
-"""
+"""`odp.heal`: rewrite a language model, train an adapter on what is left, and control both."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -20,6 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from odp.approximations.errors import OdpError
+from odp.healing_folder import (
+    ADAPTER,
+    CONTROL_FOLDER,
+    CONTROLS,
+    RANGES,
+    SURGERY_FOLDER,
+    check_surgery,
+    open_folder,
+    read_record,
+    surgery_of,
+    write_record,
+)
 from odp.rewriting import RewriteResult, rewrite
 
 if TYPE_CHECKING:
@@ -32,9 +33,6 @@ if TYPE_CHECKING:
     from odp.job import Stage
 
 __all__ = ["Healed", "heal", "load_healed"]
-
-RECORD, RANGES, CONTROLS = "heal.json", "ranges.json", "controls.json"
-SURGERY_FOLDER, CONTROL_FOLDER, ADAPTER = "surgery", "control", "adapter"
 
 # A text of any size is trained on; of each, no more than this is scored.
 _SCORED_CHARACTERS = 1 << 22
@@ -171,7 +169,7 @@ def heal(
     }
     before = Identity.of(model, tokenizer)
     with _main_first(state):
-        known = _opened(place, wanted, before, resume=resume, first=state.is_main_process)
+        known = open_folder(place, wanted, before, resume=resume, first=state.is_main_process)
         ranges = place / RANGES
         rewritten = rewrite(
             model.to(state.device),
@@ -188,10 +186,10 @@ def heal(
             share_parameters=True,
             progress=progress,
         )
-        surgery = _surgery(passes, rewritten)
-        _check_surgery(known, surgery, place)
+        surgery = surgery_of(passes, rewritten)
+        check_surgery(known, surgery, place)
         if state.is_main_process and known is None:
-            _record(place, wanted, before, surgery, rewritten)
+            write_record(place, wanted, before, surgery, rewritten)
     adapted = attach_adapter(sharing_copy(rewritten.model), chosen)
     arms = [(SURGERY_FOLDER, adapted, "heal", surgery)]
     if control:
@@ -260,7 +258,7 @@ def load_healed(
 
     check_healing_installed()
     place = Path(folder)
-    known = _read_record(place)
+    known = read_record(place)
     identity = Identity.from_dict(known["model"])
     identity.check(Identity.of(model, tokenizer), f"the healing in '{place}'")
     options = {name: known[name] for name in ("passes", "error", "margin", "guard", "target")}
@@ -272,113 +270,11 @@ def load_healed(
         progress=progress,
         **options,
     )
-    surgery = _surgery(known["passes"], rewritten)
-    _check_surgery(known, surgery, place)
+    surgery = surgery_of(known["passes"], rewritten)
+    check_surgery(known, surgery, place)
     return load_adapter(
         rewritten.model, place / SURGERY_FOLDER / ADAPTER, tokenizer=tokenizer, surgery=surgery
     )
-
-
-def _opened(
-    place: Path, wanted: dict[str, Any], identity: Any, *, resume: bool, first: bool
-) -> dict[str, Any] | None:
-    """The record of a healing to go on with; None for a new one, whose folder is made."""
-    from odp.healing.identity import Identity
-
-    exists = (place / RECORD).is_file()
-    # What a kill leaves before anything is recorded.
-    is_empty = place.is_dir() and all(
-        file.name == RANGES or file.name.startswith(".odp-") for file in place.iterdir()
-    )
-    # The other processes come when the first has made the folder.
-    if first and (is_empty or not resume):
-        if place.exists() and not is_empty:
-            raise OdpError(
-                f"'{place}' exists already; "
-                + (
-                    "--resume goes on with the healing in it, another folder begins a new one"
-                    if exists
-                    else "give the name of a new folder"
-                )
-            )
-        try:
-            place.mkdir(exist_ok=True)
-            # Ranges without a record may be of another model.
-            (place / RANGES).unlink(missing_ok=True)
-        except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise OdpError(f"cannot make folder '{place}': {reason}") from None
-        return None
-    if resume and not exists:
-        raise OdpError(f"there is no healing to resume in '{place}': {RECORD} is missing")
-    known = _read_record(place)
-    Identity.from_dict(known["model"]).check(identity, f"the healing in '{place}'")
-    changed = next((name for name in wanted if wanted[name] != known[name]), None)
-    if changed == "settings":
-        before, now = known["settings"], wanted["settings"]
-        changed = next(name for name in now if before.get(name) != now[name])
-        known, wanted = before, now
-    if changed is not None:
-        raise OdpError(
-            f"the healing in '{place}' was begun with {changed} {known.get(changed)}, not "
-            f"{wanted[changed]}; resume with the same options, or begin in another folder"
-        )
-    return known
-
-
-def _read_record(place: Path) -> dict[str, Any]:
-    file = place / RECORD
-    if not file.is_file():
-        raise OdpError(f"there is no healing in '{place}': {RECORD} is missing")
-    try:
-        known: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(known, dict) or not isinstance(known.get("model"), dict):
-            raise ValueError("it does not describe a healing")
-    except (OSError, ValueError) as error:
-        raise OdpError(f"cannot read '{file}': {error}") from None
-    return known
-
-
-def _record(
-    place: Path,
-    wanted: dict[str, Any],
-    identity: Any,
-    surgery: dict[str, Any],
-    rewritten: RewriteResult,
-) -> None:
-    from odp.backends.whole_files import write_text
-
-    write_text(place / RANGES, rewritten.ranges.to_json())
-    tree = {
-        "version": rewritten.report.version,
-        **wanted,
-        "surgery": surgery,
-        "statistics": rewritten.report.statistics,
-        "model": identity.to_dict(),
-    }
-    # Last, because it is what says that there is a healing.
-    write_text(place / RECORD, json.dumps(tree, indent=1))
-
-
-def _surgery(passes: str, rewritten: RewriteResult) -> dict[str, Any]:
-    """What was done to a model: two rewritings with the same expressions are the same."""
-    report = rewritten.report
-    chosen = [(site.id, site.domain, site.guard, site.approximant) for site in report.sites]
-    made = [
-        (a.key, a.function, a.description, a.latex, a.absolute_error) for a in report.approximants
-    ]
-    text = json.dumps([chosen, made], default=str)
-    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-    return {"passes": passes, "version": report.version, "expressions": digest}
-
-
-def _check_surgery(known: dict[str, Any] | None, surgery: dict[str, Any], place: Path) -> None:
-    if known is not None and known["surgery"] != surgery:
-        raise OdpError(
-            f"the healing in '{place}' is of other expressions, those of version "
-            f"{known['surgery']['version']}; this version, {surgery['version']}, chooses others "
-            "from the same ranges: begin in another folder"
-        )
 
 
 def _vocabulary(model: PreTrainedModel) -> int:
