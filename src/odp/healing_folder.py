@@ -29,6 +29,7 @@ __all__ = [
     "RECORD",
     "SURGERY_FOLDER",
     "check_surgery",
+    "describe_text",
     "open_folder",
     "read_record",
     "surgery_of",
@@ -37,6 +38,7 @@ __all__ = [
 
 RECORD, RANGES, CONTROLS = "heal.json", "ranges.json", "controls.json"
 SURGERY_FOLDER, CONTROL_FOLDER, ADAPTER = "surgery", "control", "adapter"
+_BEGINNING = 1 << 20
 
 
 def open_folder(
@@ -95,6 +97,13 @@ def open_folder(
             f"{wanted[changed]}; resume with the same options, or begin in another folder"
         )
     return known
+
+
+def describe_text(path: Path) -> str:
+    """A text by its name, size and beginning: the whole of it may be large."""
+    with path.open("rb") as file:
+        digest = hashlib.sha256(file.read(_BEGINNING)).hexdigest()[:16]
+    return f"{path.name} ({path.stat().st_size} bytes, {digest})"
 
 
 def read_record(place: Path) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from odp.healing_folder import (
     RANGES,
     SURGERY_FOLDER,
     check_surgery,
+    describe_text,
     open_folder,
     read_record,
     surgery_of,
@@ -165,7 +166,7 @@ def heal(
         "guard": guard,
         "target": target,
         "settings": chosen.to_dict(),
-        "texts": [path.name for path in training],
+        "texts": [describe_text(path) for path in training],
     }
     before = Identity.of(model, tokenizer)
     with _main_first(state):

@@ -29,6 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_model(folder / "another", seed=1)
     save_text(folder / "train.txt", 400, seed=1)
     save_text(folder / "other.txt", 150, seed=2)
+    save_text(folder / "third.txt", 150, seed=4)
     save_text(folder / "short.txt", 5, seed=3)
     (folder / "copy.txt").write_text((folder / "train.txt").read_text())
     (folder / "full").mkdir()
@@ -149,6 +150,7 @@ def test_help_is_that_of_the_healing(command: Command) -> None:
         (["--output", "nowhere/deep"], "cannot make folder 'nowhere/deep'"),
         (["--output", "nowhere", "--resume"], "there is no healing to resume in 'nowhere'"),
         (["--output", "HEALED", "--resume", "--steps", "9"], "begun with steps 6, not 9"),
+        (["--output", "HEALED", "--resume", "--text", "OTHER"], "begun with texts"),
         (["--output", "HEALED", "--resume", "--passes", "exp"], "begun with passes rsqrt,sigmoid"),
     ],
 )
@@ -165,6 +167,7 @@ def test_bad_input_is_one_line(
     known: dict[str, str | Path] = {
         "SHORT": folder / "short.txt",
         "COPY": folder / "copy.txt",
+        "OTHER": folder / "third.txt",
         "FULL": folder / "full",
         "HEALED": healed,
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -152,3 +153,10 @@ def test_a_second_adapter_is_refused() -> None:
     for model in (made, made.get_base_model()):
         with pytest.raises(OdpError, match="has an adapter already"):
             attach_adapter(model, SETTINGS)
+
+
+@pytest.mark.parametrize("missing", ["peft", "accelerate"])
+def test_a_missing_library_is_one_line(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(OdpError, match=rf'healing needs {missing}: pip install "odp-rewrite\[heal'):
+        attach_adapter(sharing_copy(original()), SETTINGS)
