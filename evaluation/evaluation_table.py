@@ -20,7 +20,7 @@ from odp.evaluation.record import (
 from odp.rewriter.report_summary import format_count, format_error, format_share
 from odp.rewriter.table_style import WIDE, Signs, number_column, plain_table
 
-__all__ = ["render", "render_tasks"]
+__all__ = ["render", "render_tasks", "show_change", "show_number"]
 
 
 def render(evaluation: Evaluation, console: Console) -> None:
@@ -72,8 +72,8 @@ def render_tasks(tasks: Sequence[TaskScore], console: Console) -> None:
                 cells.append(Text(format_count(row.samples) if index == 0 else ""))
             stderr, difference = row.stderr[name], row.differences.get(name)
             cells += [
-                Text(_number(value)),
-                Text("n/a" if stderr is None else _number(stderr)),
+                Text(show_number(value)),
+                Text("n/a" if stderr is None else show_number(stderr)),
                 Text("" if difference is None else _signed(difference)),
             ]
             table.add_row(*cells)
@@ -106,7 +106,7 @@ def _headline(evaluation: Evaluation, signs: Signs) -> Table:
     for variant in evaluation.variants:
         if variant.difference is None or variant.total is None or before is None:
             continue
-        change = _change(variant.difference.perplexity_change)
+        change = show_change(variant.difference.perplexity_change)
         is_sane = math.isfinite(variant.total.perplexity)
         grid.add_row(
             "perplexity",
@@ -170,7 +170,7 @@ def _add_text(
         if width >= WIDE:
             cells.append(Text(format_count(score.tokens) if index == 0 else ""))
         cells.append(Text(_perplexity(score)))
-        cells.append(Text(_change(found.perplexity_change) if found else ""))
+        cells.append(Text(show_change(found.perplexity_change) if found else ""))
         cells.append(Text(format_error(found.mean_kl) if found else ""))
         if width >= WIDE:
             cells.append(Text(format_error(found.max_kl) if found else ""))
@@ -236,13 +236,13 @@ def _tokens(count: int) -> str:
 
 
 def _perplexity(score: Perplexity) -> str:
-    return _number(score.perplexity)
+    return show_number(score.perplexity)
 
 
-def _number(value: float) -> str:
+def show_number(value: float) -> str:
     """A number of any size with at least four significant digits.
 
-    >>> _number(12.34567), _number(0.25), _number(1234567.0), _number(float("inf"))
+    >>> show_number(12.34567), show_number(0.25), show_number(1234567.0), show_number(float("inf"))
     ('12.346', '0.2500', '1.235e6', 'inf')
     """
     if not math.isfinite(value):
@@ -256,13 +256,13 @@ def _number(value: float) -> str:
 
 
 def _signed(value: float) -> str:
-    return f"+{_number(value)}" if value > 0 else _number(value)
+    return f"+{show_number(value)}" if value > 0 else show_number(value)
 
 
-def _change(change: float) -> str:
+def show_change(change: float) -> str:
     """A relative change in percent; tiny ones keep their size.
 
-    >>> _change(0.0123), _change(-2.5e-7), _change(0.0), _change(float("inf"))
+    >>> show_change(0.0123), show_change(-2.5e-7), show_change(0.0), show_change(float("inf"))
     ('+1.230 %', '-2.5e-5 %', '0 %', 'n/a')
     """
     if not math.isfinite(change):

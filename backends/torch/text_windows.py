@@ -31,6 +31,8 @@ class TextWindows:
         length: int,
         make: Callable[[torch.Tensor], Inputs],
         whole: bool,
+        purpose: str = "calibration",
+        begin: bool = True,
     ) -> None:
         """Cut windows out of texts.
 
@@ -41,17 +43,21 @@ class TextWindows:
             make: inputs from token ids, (1, length), int64.
             whole: whether a prompt is a window by itself, cut at `length`; files, and everything
                 for a model of static shape, are cut into windows that are full.
+            purpose: what the texts are for, in messages.
+            begin: whether windows start with the begin token, if the tokenizer has one.
 
         Raises:
             OdpError: there is no tokenizer.
         """
         if not callable(getattr(tokenizer, "encode", None)):
-            raise OdpError("calibration on text needs a tokenizer: pass tokenizer=...")
+            raise OdpError(f"{purpose} on text needs a tokenizer: pass tokenizer=...")
         self._texts = texts
         self._tokenizer = tokenizer
         self._length = length
         self._make = make
         self._whole = whole
+        self._purpose = purpose
+        self._begin = begin
 
     def __iter__(self) -> Iterator[Inputs]:
         rest: list[int] = []
@@ -75,15 +81,15 @@ class TextWindows:
                 str(t) if isinstance(t, Path) else "a prompt" for t in self._texts[:3]
             )
             if total == 0:
-                raise OdpError(f"the calibration text ({names}) is empty")
+                raise OdpError(f"the {self._purpose} text ({names}) is empty")
             raise OdpError(
-                f"the calibration text ({names}) has {total} tokens, and one window needs "
+                f"the {self._purpose} text ({names}) has {total} tokens, and one window needs "
                 f"{self._length}; give a longer text or a smaller context"
             )
 
     @property
     def _prefix(self) -> list[int]:
-        start = getattr(self._tokenizer, "bos_token_id", None)
+        start = getattr(self._tokenizer, "bos_token_id", None) if self._begin else None
         return [] if start is None else [start]
 
     def _window(self, ids: list[int]) -> Inputs:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         pareto,
     )
     from odp.budgeting import Budget, allocate_operations, sensitivity
+    from odp.healing_run import Healed, heal, load_healed
     from odp.rewriter.ranges import Ranges
     from odp.rewriter.report import Report
     from odp.rewriting import RewriteResult, calibrate, find_sites, rewrite
@@ -38,6 +39,7 @@ __all__ = [
     "Approximant",
     "Budget",
     "Function",
+    "Healed",
     "Histogram",
     "Interval",
     "OdpError",
@@ -51,6 +53,8 @@ __all__ = [
     "approximate",
     "calibrate",
     "find_sites",
+    "heal",
+    "load_healed",
     "minimax",
     "pareto",
     "rewrite",
@@ -73,6 +77,9 @@ _HOMES = {
     "Budget": "odp.budgeting",
     "allocate_operations": "odp.budgeting",
     "sensitivity": "odp.budgeting",
+    "Healed": "odp.healing_run",
+    "heal": "odp.healing_run",
+    "load_healed": "odp.healing_run",
     "Ranges": "odp.rewriter.ranges",
     "calibrate": "odp.rewriting",
     "find_sites": "odp.rewriting",

@@ -31,6 +31,8 @@ _STAGES = {
     "speed": "Measuring speed",
     "tasks": "Running tasks",
     "sensitivity": "Measuring each site",
+    "heal": "Training the adapter",
+    "control": "Training the control",
     "schedule": "Placing rescales",
     "split": "Cutting",
     "srs": "Reference string",
