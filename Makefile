@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 ARTIFACTS := artifacts
 STAMP := $(VENV)/.installed
 SMOLLM2 := $(VENV)/.smollm2
-ROOMS := approximations rewriter passes backends evaluation kernels
+ROOMS := approximations rewriter passes backends evaluation healing kernels
 CODE := $(ROOMS) src tests benchmarks examples
 
 .PHONY: install demo demo-llm test test-slow lint types bench clean

@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-ROOMS = ("approximations", "rewriter", "passes", "backends", "evaluation", "kernels", "src")
+ROOMS = ("approximations", "rewriter", "passes", "backends", "evaluation", "healing", "kernels")
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the tree, so that no build folder appears in the repository."""
     folder = tmp_path_factory.mktemp("tree")
     ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
-    for room in ROOMS:
+    for room in (*ROOMS, "src"):
         shutil.copytree(ROOT / room, folder / room, ignore=ignore)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder)

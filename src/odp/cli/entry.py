@@ -14,6 +14,7 @@ from odp.cli.calibrate import calibrate_command
 from odp.cli.evaluate import evaluate_command
 from odp.cli.ezkl import ezkl_group
 from odp.cli.ezkl_solidity import solidity_command
+from odp.cli.heal_check_merge import check_merge_command
 from odp.cli.inspect import inspect_command
 from odp.cli.rewrite import rewrite_command
 from odp.cli.sensitivity import sensitivity_command
@@ -29,6 +30,13 @@ def odp() -> None:
     """Operator Discovery Platform: neural networks without transcendental functions."""
 
 
+@click.group("heal")
+def heal_group() -> None:
+    """Train adapters on rewritten models, and merge them."""
+
+
+heal_group.add_command(check_merge_command)
+odp.add_command(heal_group, "heal")
 odp.add_command(rewrite_command, "rewrite")
 odp.add_command(inspect_command, "inspect")
 odp.add_command(approximate_command, "approximate")

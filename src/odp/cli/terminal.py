@@ -31,6 +31,7 @@ _STAGES = {
     "speed": "Measuring speed",
     "tasks": "Running tasks",
     "sensitivity": "Measuring each site",
+    "merge": "Merging",
     "schedule": "Placing rescales",
     "split": "Cutting",
     "srs": "Reference string",

@@ -1,0 +1,1 @@
+"""Healing: training that recovers what cheap expressions cost, and its controls."""
