@@ -92,8 +92,8 @@ class TernaryView:
     Attributes:
         kind: how it keeps them.
         signs: -1, 0 and 1, int8, (out, in).
-        scale: the effective weight is signs * scale; float32, a scalar.
-        bias: what is added in the end, float32, (out,), or None.
+        scale: the effective weight is signs * scale; a scalar, float32 or finer.
+        bias: what is added in the end, of the same type, (out,), or None.
     """
 
     kind: Kind
@@ -102,8 +102,8 @@ class TernaryView:
     bias: torch.Tensor | None
 
     def dense(self) -> torch.Tensor:
-        """The effective weight, float32, (out, in)."""
-        return self.signs.float() * self.scale
+        """The effective weight in the type of the scale, (out, in)."""
+        return self.signs.to(self.scale.dtype) * self.scale
 
 
 def is_bit_linear(module: nn.Module) -> bool:
@@ -147,16 +147,18 @@ def ternary_view(layer: Any, path: str = "a layer") -> TernaryView:
             bits 11, which mean nothing.
     """
     kind = kind_of(layer)
-    bias = None if layer.bias is None else layer.bias.detach().float()
+    stored = layer.weight_scale.dtype if kind == "packed" else layer.weight.dtype
+    fine = torch.promote_types(stored, torch.float32)
+    bias = None if layer.bias is None else layer.bias.detach().to(fine)
     if kind == "packed":
         signs = _unpacked(layer.weight)
         if int(signs.max()) > 1:
             raise OdpError(f"the packed weights of {path} are damaged: a code is 3 of 0, 1 and 2")
         # This class divides by its scale, where AutoBitLinear multiplies.
-        return TernaryView(kind, signs, 1.0 / layer.weight_scale.detach().float().squeeze(), bias)
+        return TernaryView(kind, signs, 1 / layer.weight_scale.detach().to(fine).squeeze(), bias)
     if kind == "online":
         rounded = _ternary(layer.weight.detach())
-        scale = rounded.abs().max().float()
+        scale = rounded.abs().max().to(fine)
         return TernaryView(kind, rounded.sign().to(torch.int8), scale, bias)
     weight = layer.weight.detach()
     size = weight.abs().max()
@@ -164,10 +166,10 @@ def ternary_view(layer: Any, path: str = "a layer") -> TernaryView:
         raise OdpError(
             f"the weights of {path} are not ternary; was an adapter merged into them already?"
         )
-    factor = layer.weight_scale.detach().float().squeeze()
+    factor = layer.weight_scale.detach().to(fine).squeeze()
     if bias is not None:
         bias = bias * factor
-    return TernaryView(kind, weight.sign().to(torch.int8), size.float() * factor, bias)
+    return TernaryView(kind, weight.sign().to(torch.int8), size * factor, bias)
 
 
 def _unpacked(packed: torch.Tensor) -> torch.Tensor:

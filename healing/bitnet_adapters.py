@@ -89,13 +89,10 @@ def read_adapter(model: Any, folder: Path) -> Any:
             f"the adapter in '{folder}' does not fit the model: {_first(error)}"
         ) from None
     expected = get_peft_model_state_dict(adapted, save_embedding_layers=False)
-    other = sorted(stored_keys ^ set(expected))
-    if other:
-        raise OdpError(
-            f"the adapter in '{folder}' was made for another model: {other[0]} is "
-            f"{'in the file but not' if other[0] in stored_keys else 'not in the file but'} in the model"
-            f"{f', and {len(other) - 1} more' if len(other) > 1 else ''}"
-        )
+    unknown, absent = sorted(stored_keys - set(expected)), sorted(set(expected) - stored_keys)
+    if unknown or absent:
+        first = f"the model has no {unknown[0]}" if unknown else f"it has no {absent[0]}"
+        raise OdpError(f"the adapter in '{folder}' was made for another model: {first}")
     if not any(True for _ in adapted_layers(adapted)):
         raise OdpError(f"the adapter in '{folder}' is on none of the BitNet layers of the model")
     return adapted.eval()

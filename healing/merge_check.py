@@ -29,6 +29,7 @@ from odp.healing.bit_linear import (
     ternary_view,
 )
 from odp.healing.merging import merged_layer
+from odp.healing.ternary import nearest_ternary
 
 __all__ = ["MergeCheck", "Way", "check_merge"]
 
@@ -228,9 +229,10 @@ def _merged_by_peft(layer: BitLinearLora) -> nn.Module:
 
 
 def _rounded_again(layer: BitLinearLora) -> nn.Module:
-    """The merged effective weight, rounded to three values."""
+    """The merged effective weight, rounded to the nearest three values."""
     dense = merged_layer(layer.get_base_layer(), layer.update())
-    dense.weight.copy_(ternary(dense.weight))
+    signs, scale = nearest_ternary(dense.weight)
+    dense.weight.copy_(signs * scale)
     found: nn.Module = dense
     return found
 

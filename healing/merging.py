@@ -94,7 +94,7 @@ def merged_layer(base: Any, update: torch.Tensor, dtype: torch.dtype | None = No
     """
     view = ternary_view(base)
     target = dtype or _type_of(base)
-    weight = (view.dense().to(update.dtype) + update).to(target)
+    weight = (view.dense() + update).to(target)
     return offline_layer(base, weight, None, view.bias)
 
 
