@@ -45,7 +45,8 @@ def random_adapter(
     with torch.no_grad():
         for layer in adapted_layers(adapted):
             (name,) = layer.lora_A
-            down, up = layer.lora_A[name].weight, layer.lora_B[name].weight
+            down = layer.lora_A[name].get_parameter("weight")
+            up = layer.lora_B[name].get_parameter("weight")
             down.copy_(torch.randn(down.shape, generator=generator))
             up.copy_(torch.randn(up.shape, generator=generator))
             size = ternary_view(layer.get_base_layer()).dense().norm()

@@ -193,7 +193,7 @@ class _UnquantisedLora(nn.Module):
 
     def __init__(self, layer: BitLinearLora) -> None:
         super().__init__()
-        self.base = layer.get_base_layer()
+        self.base: Any = layer.get_base_layer()
         self.weight = layer.update()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -215,7 +215,7 @@ class _Reweighted(nn.Module):
         values = seen.values.to(self.weight.dtype)
         if kind_of(self.base) == "online":
             return functional.linear(values, ternary(self.weight), self.base.bias)
-        output = functional.linear(values, self.weight, self.base.bias)
+        output: torch.Tensor = functional.linear(values, self.weight, self.base.bias)
         return (output * self.base.weight_scale).to(seen.values.dtype)
 
 
@@ -251,14 +251,17 @@ def _replaced(
     layers: list[BitLinearLora], make: Callable[[BitLinearLora], nn.Module]
 ) -> Iterator[None]:
     """Let other modules answer for the adapted layers; one of them exists at a time."""
-    forwards = [layer.forward for layer in layers]
+    # Others, such as accelerate, may have put a forward of theirs into the layer.
+    before = [layer.__dict__.get("forward") for layer in layers]
     try:
         for layer in layers:
-            layer.forward = _answers(layer, make)  # type: ignore[method-assign]
+            layer.__dict__["forward"] = _answers(layer, make)
         yield
     finally:
-        for layer, forward in zip(layers, forwards, strict=True):
-            layer.forward = forward  # type: ignore[method-assign]
+        for layer, forward in zip(layers, before, strict=True):
+            del layer.__dict__["forward"]
+            if forward is not None:
+                layer.__dict__["forward"] = forward
 
 
 def _answers(

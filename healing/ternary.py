@@ -47,7 +47,7 @@ class TernarySettings:
         clip: largest norm of a gradient.
     """
 
-    rate: float = 0.01
+    rate: float = 0.05
     clip: float = 1.0
 
 
@@ -118,8 +118,8 @@ class _Trained(nn.Module):
             signs, scale = nearest_ternary(self.weight.detach())
             weight = straight_through(self.weight, signs * scale).to(self.dense.weight.dtype)
         values = seen.values.to(weight.dtype)
-        output = functional.linear(values, weight, self.dense.bias) * self.dense.weight_scale
-        return output.to(seen.values.dtype)
+        output: torch.Tensor = functional.linear(values, weight, self.dense.bias)
+        return (output * self.dense.weight_scale).to(seen.values.dtype)
 
 
 def dense_layers(model: nn.Module) -> dict[str, Any]:
