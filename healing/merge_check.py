@@ -208,15 +208,17 @@ class _Reweighted(nn.Module):
 
     def __init__(self, base: Any, weight: torch.Tensor) -> None:
         super().__init__()
-        self.base, self.weight = base, weight.to(base.weight.dtype)
+        self.base: Any = base
+        self.weight = weight.to(base.weight.dtype)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         seen = quantised_input(self.base, x)
         values = seen.values.to(self.weight.dtype)
         if kind_of(self.base) == "online":
             return functional.linear(values, ternary(self.weight), self.base.bias)
-        output: torch.Tensor = functional.linear(values, self.weight, self.base.bias)
-        return (output * self.base.weight_scale).to(seen.values.dtype)
+        scale: torch.Tensor = self.base.weight_scale
+        output = functional.linear(values, self.weight, self.base.bias) * scale
+        return output.to(seen.values.dtype)
 
 
 def _merged_by_peft(layer: BitLinearLora) -> nn.Module:

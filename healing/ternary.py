@@ -106,7 +106,7 @@ class _Trained(nn.Module):
 
     def __init__(self, dense: Any) -> None:
         super().__init__()
-        self.dense = dense
+        self.dense: Any = dense
         self.weight = nn.Parameter(dense.weight.detach().float().clone())
         self.is_teacher = False
 
@@ -118,8 +118,9 @@ class _Trained(nn.Module):
             signs, scale = nearest_ternary(self.weight.detach())
             weight = straight_through(self.weight, signs * scale).to(self.dense.weight.dtype)
         values = seen.values.to(weight.dtype)
-        output: torch.Tensor = functional.linear(values, weight, self.dense.bias)
-        return (output * self.dense.weight_scale).to(seen.values.dtype)
+        factor: torch.Tensor = self.dense.weight_scale
+        output = functional.linear(values, weight, self.dense.bias) * factor
+        return output.to(seen.values.dtype)
 
 
 def dense_layers(model: nn.Module) -> dict[str, Any]:
