@@ -56,7 +56,7 @@ def reciprocal(b):
 
 @triton.jit
 def rounding_sum(x):
-    """What `rounded` and `power_bits` take the nearest integer from."""
+    """What `rounded` and `scaled_by_rounded` take the nearest integer from."""
     return x + _ROUNDING
 
 
@@ -68,16 +68,18 @@ def rounded(total):
 
 @triton.jit
 def scaled_by_rounded(a, total):
-    """`a * 2^round(x)`, of `rounding_sum(x)`, whose low bits are that integer: no conversion."""
-    bits = a.to(tl.int32, bitcast=True) + (total.to(tl.int32, bitcast=True) << 23)
-    return bits.to(tl.float32, bitcast=True)
+    """`a * 2^round(x)`, of `rounding_sum(x)`, whose low bits make the power: no conversion.
+
+    By a product: bits that are added to a NaN of a GPU (0x7FFFFFFF) leave the largest float.
+    """
+    bits = (total.to(tl.int32, bitcast=True) << 23) + 0x3F800000
+    return a * bits.to(tl.float32, bitcast=True)
 
 
 @triton.jit
 def scaled(a, power):
-    """`a * 2^power` for an integer power, for normal `a` and result."""
-    bits = a.to(tl.int32, bitcast=True) + (power.to(tl.int32) << 23)
-    return bits.to(tl.float32, bitcast=True)
+    """`a * 2^power` for an integer power between -126 and 127."""
+    return a * ((power.to(tl.int32) + 127) << 23).to(tl.float32, bitcast=True)
 
 
 @triton.jit
@@ -88,10 +90,10 @@ def half_exponent(a):
 
 @triton.jit
 def half_significand(a):
-    """`a / 4^e` in [1, 4), for a positive normal `a`."""
+    """`a / 4^e` in [1, 4), for a positive normal `a`; NaN for infinity and NaN."""
     bits = a.to(tl.int32, bitcast=True)
     power = ((bits >> 23) - 127) >> 1
-    return (bits - (power << 24)).to(tl.float32, bitcast=True)
+    return (bits - (power << 24)).to(tl.float32, bitcast=True) + (a - a)
 
 
 @triton.jit
@@ -103,6 +105,6 @@ def exponent(a):
 
 @triton.jit
 def significand(a):
-    """`a / 2^e` in [sqrt(1/2), sqrt(2)), for a positive normal `a`."""
+    """`a / 2^e` in [sqrt(1/2), sqrt(2)), for a positive normal `a`; NaN for infinity and NaN."""
     bits = a.to(tl.int32, bitcast=True)
-    return (bits - (((bits - 0x3F3504F3) >> 23) << 23)).to(tl.float32, bitcast=True)
+    return (bits - (((bits - 0x3F3504F3) >> 23) << 23)).to(tl.float32, bitcast=True) + (a - a)

@@ -1,6 +1,7 @@
 """Attention backward to keys and values: see `attention_backward_queries` for the formulas."""
 
 # mypy: disallow-untyped-defs=False, disallow-untyped-decorators=False, disallow-untyped-calls=False
+# mypy: disallow-incomplete-defs=False
 
 from __future__ import annotations
 
@@ -95,7 +96,8 @@ def attention_keys_backward_kernel(
 
     d_k = tl.zeros([BLOCK_KEYS, BLOCK_CHANNELS], tl.float32)
     d_v = tl.zeros([BLOCK_KEYS, BLOCK_CHANNELS], tl.float32)
-    for member in range(0, GROUP):
+    # What does not change is computed again for each head: held in registers, it would spill.
+    for member in tl.range(0, GROUP, disable_licm=True):
         head = key_head * GROUP + member
         row = (batch * tl.num_programs(1) * GROUP + head) * queries
         head_d_o_ptr = d_o_ptr + batch * d_o_batch_stride + head * d_o_head_stride

@@ -11,6 +11,7 @@ delta; `attention_backward_keys` goes through the queries of all heads that shar
 """
 
 # mypy: disallow-untyped-defs=False, disallow-untyped-decorators=False, disallow-untyped-calls=False
+# mypy: disallow-incomplete-defs=False
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ the backward kernels need no division.
 """
 
 # mypy: disallow-untyped-defs=False, disallow-untyped-decorators=False, disallow-untyped-calls=False
+# mypy: disallow-incomplete-defs=False
 
 from __future__ import annotations
 
@@ -16,6 +17,7 @@ import triton.language as tl
 from odp.kernels.arithmetic import divide
 from odp.kernels.attention_scores import (
     exact_power,
+    largest_of_rows,
     load_mask,
     load_tile,
     next_integer,
@@ -62,6 +64,7 @@ def attention_forward_kernel(
     CAUSAL: tl.constexpr,  # noqa: N803
     MASK: tl.constexpr,  # noqa: N803
     WIDE: tl.constexpr,  # noqa: N803
+    INTERPRETED: tl.constexpr,  # noqa: N803
     CHANNELS: tl.constexpr,  # noqa: N803
     BLOCK_CHANNELS: tl.constexpr,  # noqa: N803
     BLOCK_QUERIES: tl.constexpr,  # noqa: N803
@@ -74,13 +77,14 @@ def attention_forward_kernel(
     bfloat16, float16 or float32; the mask [batch, heads, queries, keys] has strides of 0 where it
     is broadcast, or is None.  Written for the backward pass are, [batch, heads, queries] in float32
     without gaps: shift, an integer of at least the largest score in units of powers of two, and
-    reciprocal, that of the sum of powers; both are 0 for a row that sees no key.
+    reciprocal, that of the sum of powers; both are 0 for a row that sees no key, and the reciprocal
+    is NaN where a score is NaN or the largest is infinite, as in every softmax.
 
     factor is scale log2(e), inverse is 1 / factor; scale is positive.  FUNCTION and REDUCED are of
     a `PowerOfTwo`; DIVISION see `odp.kernels.arithmetic.divide`.  CAUSAL: query i sees keys up to
     i + keys - queries.  MASK: ``none``, ``keys`` (one row for all queries) or ``full``.  WIDE:
-    products take float32, for the interpreter, which has no bfloat16.  BLOCK_CHANNELS is a power of
-    two of at least CHANNELS and 16.
+    products take float32, for bfloat16 if INTERPRETED, where there is none.  BLOCK_CHANNELS is a
+    power of two of at least CHANNELS and 16.
     """
     # The last queries see most keys, so that their programs begin first.
     block = tl.num_programs(0) - 1 - tl.program_id(0) if CAUSAL else tl.program_id(0)
@@ -139,6 +143,7 @@ def attention_forward_kernel(
             CAUSAL,
             MASK,
             WIDE,
+            INTERPRETED,
             CHANNELS,
             BLOCK_CHANNELS,
             BLOCK_KEYS,
@@ -146,13 +151,16 @@ def attention_forward_kernel(
         )
 
     unseen = shift == float("-inf")
-    reciprocal = divide(tl.full([BLOCK_QUERIES], 1.0, tl.float32), total, DIVISION)
-    reciprocal = tl.where(unseen, 0.0, reciprocal)
+    one = tl.full([BLOCK_QUERIES], 1.0, tl.float32)
+    reciprocal = divide(one, tl.where(unseen, 1.0, total), DIVISION)
+    shift = tl.where(unseen, 0.0, shift)
+    # A score that is no number makes the shift of its row NaN, or infinite, and now its reciprocal.
+    reciprocal = tl.where(unseen, 0.0, reciprocal) + (shift - shift)
     store_tile(
         o_ptr, rows, o_row_stride, left, sums * reciprocal[:, None], CHANNELS, BLOCK_CHANNELS
     )
     place = (batch * tl.num_programs(1) + head) * queries + first + rows
-    tl.store(shift_ptr + place, tl.where(unseen, 0.0, shift), mask=rows < left)
+    tl.store(shift_ptr + place, shift, mask=rows < left)
     tl.store(reciprocal_ptr + place, reciprocal, mask=rows < left)
 
 
@@ -183,6 +191,7 @@ def _through_keys(
     CAUSAL: tl.constexpr,  # noqa: N803
     MASK: tl.constexpr,  # noqa: N803
     WIDE: tl.constexpr,  # noqa: N803
+    INTERPRETED: tl.constexpr,  # noqa: N803
     CHANNELS: tl.constexpr,  # noqa: N803
     BLOCK_CHANNELS: tl.constexpr,  # noqa: N803
     BLOCK_KEYS: tl.constexpr,  # noqa: N803
@@ -220,10 +229,10 @@ def _through_keys(
             if CAUSAL:
                 visible = visible & (rows[:, None] + (diagonal - start) >= columns[None, :])
             score = tl.where(visible, score, float("-inf"))
-        largest = tl.max(score, 1)
+        largest = largest_of_rows(score, INTERPRETED)
         if MASK == "none":
             largest = largest * factor
-        higher = tl.maximum(shift, next_integer(largest))
+        higher = tl.maximum(shift, next_integer(largest), propagate_nan=tl.PropagateNan.ALL)
         # Of a row that has seen nothing, -inf - (-inf) would be NaN.
         finite = tl.where(higher == float("-inf"), 0.0, higher)
         correction = exact_power(shift - finite)

@@ -12,20 +12,23 @@ each degree of the polynomial,
     fraction = fma(s, factor, (1.5 * 2^23 - shift) - total)   from -1/2 to 1/2
     power    = polynomial(fraction), the low bits of `total` added to its exponent.
 
-Scores beyond 2^28 have no fraction left in float32, here as in every kernel of float32 scores.
+Scores beyond 2^24 have no fraction left in float32; beyond 2^26 powers can overflow, as in other
+kernels that subtract the largest score in a fused multiply-add.
 """
 
 # mypy: disallow-untyped-defs=False, disallow-untyped-decorators=False, disallow-untyped-calls=False
+# mypy: disallow-incomplete-defs=False
 
 from __future__ import annotations
 
 import triton
 import triton.language as tl
 
-from odp.kernels.arithmetic import rounded, rounding_sum, scaled_by_rounded
+from odp.kernels.arithmetic import rounded, rounding_sum
 
 __all__ = [
     "exact_power",
+    "largest_of_rows",
     "load_mask",
     "load_tile",
     "next_integer",
@@ -106,10 +109,26 @@ def load_mask(
     """
     if BOUNDED:
         key = tl.minimum(key, keys - 1)
-    place = pointer + key * key_stride
+    # Offsets within a block fit into 32 bits, and take half of the registers of pointers.
+    offset = key * key_stride
     if MASK != "keys":
-        place += tl.minimum(query, queries - 1) * query_stride
-    return tl.load(place).to(tl.float32) * _LOG2_E
+        offset = offset + tl.minimum(query, queries - 1) * query_stride
+    return tl.load(pointer + offset).to(tl.float32) * _LOG2_E
+
+
+@triton.jit
+def _larger(a, b):
+    return tl.maximum(a, b, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
+def largest_of_rows(score, INTERPRETED: tl.constexpr):  # noqa: N803
+    """The largest score of each row; NaN if one is NaN."""
+    if INTERPRETED:
+        # A reduction by a function of our own takes 50 us a score there.
+        unknown = tl.max((score != score).to(tl.int32), 1) > 0
+        return tl.where(unknown, float("nan"), tl.max(score, 1))
+    return tl.reduce(score, 1, _larger)
 
 
 @triton.jit
@@ -122,7 +141,8 @@ def next_integer(x):
 def exact_power(difference):
     """2^difference for an integer up to 0."""
     total = rounding_sum(tl.maximum(difference, _LOWEST))
-    return scaled_by_rounded(tl.full(difference.shape, 1.0, tl.float32), total)
+    bits = (total.to(tl.int32, bitcast=True) << 23) + 0x3F800000
+    return bits.to(tl.float32, bitcast=True)
 
 
 @triton.jit
@@ -138,22 +158,26 @@ def power(
 ):
     """2^(factor score - shift) for finite integers `shift` that are no less than factor score.
 
-    `inverse` is that of the factor; with SCALED scores, both are in them already.  NaN stays NaN,
-    and -inf gives 2^-120 or less.  FUNCTION and REDUCED are of a `PowerOfTwo`.
+    `inverse` is that of the factor; with SCALED scores, both are in them already.  -inf gives
+    2^-120 or less.  FUNCTION and REDUCED are of a `PowerOfTwo`.  What comes of NaN is any number:
+    whoever asks takes care that the row has a reciprocal that is NaN.
     """
     if REDUCED:
         if SCALED:
             # Masks can be as large as floats are, so the shift comes first.
-            exponent = tl.maximum(score - shift, _LOWEST, propagate_nan=tl.PropagateNan.ALL)
+            exponent = tl.maximum(score - shift, _LOWEST)
             total = rounding_sum(exponent)
             fraction = exponent - rounded(total)
         else:
             offset = rounding_sum(-shift)
             lowest = (shift + _LOWEST_QUOTIENT) * inverse
-            clipped = tl.maximum(score, lowest, propagate_nan=tl.PropagateNan.ALL)
+            clipped = tl.maximum(score, lowest)
             total = tl.fma(clipped, factor, offset)
             fraction = tl.fma(clipped, factor, offset - total)
-        result = scaled_by_rounded(FUNCTION(fraction, DIVISION), total)
+        # Added to the exponent, one instruction; a product would be two, and hold on to NaN.
+        bits = FUNCTION(fraction, DIVISION).to(tl.int32, bitcast=True)
+        bits += total.to(tl.int32, bitcast=True) << 23
+        result = bits.to(tl.float32, bitcast=True)
     elif SCALED:
         result = FUNCTION(score - shift, DIVISION)
     else:

@@ -163,6 +163,9 @@ class KernelFunction:
 
 _LOG2_E = math.log2(math.e)
 
+SMALLEST_ERROR = 2.0**-24
+"""Below it float32 itself decides how far a result is off."""
+
 
 @dataclass(frozen=True)
 class _Recipe:
@@ -178,13 +181,14 @@ class _Recipe:
 _RECIPES = {
     "exp": _Recipe("exponent", "exp2", (-0.5, 0.5), True),
     "exp2": _Recipe("exponent", "exp2", (-0.5, 0.5), True),
-    # An error e of exp is one of at most e/4 of the sigmoid: exp(-x) / (1 + exp(-x))^2 <= 1/4.
     "sigmoid": _Recipe("logistic", "exp2", (-0.5, 0.5), True),
     "rsqrt": _Recipe("exponent", "rsqrt", (1.0, 4.0), True),
     "log": _Recipe("exponent", "log", (0.707, 1.4143), False),
     # Beyond 5.5 the normal distribution is within 2e-8 of 0 and 1.
     "normal_cdf": _Recipe("clip", "normal_cdf", (-5.5, 5.5), False, below=0.0),
 }
+
+_REDUCED = {"exponent": ("exp", "exp2", "rsqrt", "log"), "logistic": ("sigmoid",)}
 
 FUNCTIONS = tuple(_RECIPES)
 """Functions that kernels compute for every float without calibration."""
@@ -212,11 +216,22 @@ def kernel_function(name: str, error: float = 1e-6) -> KernelFunction:
             f"kernels know no reduction that makes {name} hold for every float; they do for "
             f"{', '.join(FUNCTIONS)}, and take an approximant on an interval for the others"
         )
-    found = min(_candidates(recipe, error), key=lambda one: fused_instructions(one.expression))
+    if not error >= SMALLEST_ERROR:
+        raise OdpError(
+            f"{name}: kernels compute in float32, whose own rounding is {SMALLEST_ERROR:.2g}; ask "
+            f"for no less than that, not {error:g}"
+        )
+    logistic = recipe.reduction == "logistic"
+    asked = 1 / (1 + 1 / error) if logistic else error
+    found = min(_candidates(recipe, asked), key=lambda one: fused_instructions(one.expression))
     bound = found.certified_error if found.certified_error is not None else found.error
     tail = 2e-8 if name == "normal_cdf" else 0.0
-    # A sigmoid is between 0 and 1, so that a relative error bounds the absolute one.
     absolute = None if name in ("exp", "exp2", "rsqrt") else bound + tail
+    if logistic:
+        # With E = exp(-x) a sigmoid is off by e E / (1 + E) / (1 + E (1 - e)) for an error e of E:
+        # at most e / 4 / (1 - e), and relatively at most e / (1 - e).
+        bound = bound / (1 - bound)
+        absolute = bound / 4
     return KernelFunction(
         name,
         recipe.reduction,
@@ -332,7 +347,11 @@ def _parsed(text: str) -> KernelFunction:
         expression = _read(fields["expression"])
         if reduction not in get_args(Reduction):
             raise ValueError(f"no reduction {reduction!r}")
-    except (ValueError, KeyError, TypeError, IndexError, OdpError) as error:
+        if reduction != "clip" and name not in _REDUCED[reduction]:
+            raise ValueError(f"no reduction {reduction!r} of {name!r}")
+        if len(expression.variables) > 1:
+            raise ValueError(f"variables {', '.join(sorted(expression.variables))}")
+    except (ValueError, KeyError, TypeError, IndexError, ZeroDivisionError, OdpError) as error:
         raise OdpError(
             f"this is no function of a kernel ({error}); take the text of odp.kernels."
             "functions.kernel_function or from_approximant"

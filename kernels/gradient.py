@@ -78,7 +78,6 @@ def _smaller(term: Term, d: Term) -> tuple[Term, Term]:
 
 
 def _power_of_two(power: Term) -> Term:
-    # Added to the exponent of 1, not of a derivative that may be 0.
     return scale_by_power(constant(1), power)
 
 

@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,15 @@ ARCHITECTURES = {75: "T4", 80: "A100", 90: "H100, H200", 100: "B200"}
 """Compute capabilities that kernels are checked for, and a card of each."""
 
 _INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)", re.M)
+# A jump, and the label that it goes to or that is set.
+_JUMP = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?BRA\b.*\((\.L_\w+)\)")
+_LABEL = re.compile(r"^(\.L_\w+):")
 _RESOURCES = re.compile(r"REG:(\d+) STACK:(\d+) SHARED:(\d+)")
+_TRANSFER = re.compile(r"(LDG|STG)\.E(?:\.[A-Z]+)*(?:\.[US]?(8|16|32|64|128|256))?")
 _IDLE = ("NOP", "BRA", "EXIT")
 _SPILLS = ("LDL", "STL")
+# Instructions of a loop that does nothing else but wait.
+_WAITING = 16
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,8 @@ class MachineCode:
         stack: bytes of a thread; what does not fit into registers is spilled to it.
         shared: bytes of shared memory.
         elements_per_thread: that one run of the code computes.
+        transfers: loads and stores of global memory, by name and bits: ``LDG.128``.
+        loops: the instructions of every innermost loop, in the order of the code.
     """
 
     instructions: Mapping[str, int]
@@ -47,6 +55,8 @@ class MachineCode:
     stack: int
     shared: int
     elements_per_thread: float
+    transfers: Mapping[str, int] = field(default_factory=dict)
+    loops: tuple[Mapping[str, int], ...] = ()
 
     @property
     def special(self) -> dict[str, int]:
@@ -65,8 +75,16 @@ class MachineCode:
     @property
     def per_element(self) -> float:
         """Instructions for one element, everything but jumps counted."""
-        work = (count for name, count in self.instructions.items() if name not in _IDLE)
-        return sum(work) / self.elements_per_thread
+        return _work(self.instructions) / self.elements_per_thread
+
+    @property
+    def per_element_of_loops(self) -> tuple[float, ...]:
+        """Likewise, of each of `loops`; for kernels whose elements are what one step computes."""
+        return tuple(_work(loop) / self.elements_per_thread for loop in self.loops)
+
+
+def _work(instructions: Mapping[str, int]) -> int:
+    return sum(count for name, count in instructions.items() if name not in _IDLE)
 
 
 def compile_kernel(
@@ -122,10 +140,12 @@ def compile_kernel(
         target=GPUTarget("cuda", capability, 32),
         options=options,
     )
-    return _disassembled(compiled.asm["cubin"], elements / (warps * 32))
+    # The disassembler knows of no shared memory that a launch asks for.
+    shared = int(compiled.metadata.shared)
+    return _disassembled(compiled.asm["cubin"], elements / (warps * 32), shared)
 
 
-def _disassembled(cubin: bytes, elements_per_thread: float) -> MachineCode:
+def _disassembled(cubin: bytes, elements_per_thread: float, shared: int) -> MachineCode:
     import triton
 
     tools = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
@@ -134,10 +154,46 @@ def _disassembled(cubin: bytes, elements_per_thread: float) -> MachineCode:
         path.write_bytes(cubin)
         code = _run(tools / "nvdisasm", "-c", path)
         usage = _RESOURCES.search(_run(tools / "cuobjdump", "--dump-resource-usage", path))
-    names = (name for name in _INSTRUCTION.findall(code))
-    short = (n if n.startswith("MUFU") else n.partition(".")[0] for n in names)
-    registers, stack, shared = map(int, usage.groups()) if usage else (0, 0, 0)
-    return MachineCode(dict(Counter(short)), registers, stack, shared, elements_per_thread)
+    registers, stack, fixed = map(int, usage.groups()) if usage else (0, 0, 0)
+    return MachineCode(
+        _counted(code),
+        registers,
+        stack,
+        max(shared, fixed),
+        elements_per_thread,
+        _transfers(code),
+        tuple(map(_counted, _innermost_loops(code))),
+    )
+
+
+def _counted(code: str) -> dict[str, int]:
+    names = _INSTRUCTION.findall(code)
+    return dict(Counter(n if n.startswith("MUFU") else n.partition(".")[0] for n in names))
+
+
+def _transfers(code: str) -> dict[str, int]:
+    found = map(_TRANSFER.match, _INSTRUCTION.findall(code))
+    return dict(Counter(f"{one[1]}.{one[2] or 32}" for one in found if one))
+
+
+def _innermost_loops(code: str) -> list[str]:
+    """What lies between a label and a jump back to it, and holds no other such part."""
+    lines = code.splitlines()
+    labels: dict[str, int] = {}
+    loops: list[tuple[int, int]] = []
+    for number, line in enumerate(lines):
+        if label := _LABEL.match(line):
+            labels[label[1]] = number
+        elif (jump := _JUMP.match(line)) and labels.get(jump[1], number) < number:
+            loops.append((labels[jump[1]], number))
+    inner = [
+        (start, end)
+        for start, end in loops
+        if not any(start <= a and b <= end and (a, b) != (start, end) for a, b in loops)
+    ]
+    parts = ("\n".join(lines[start : end + 1]) for start, end in sorted(inner))
+    # Besides the jump to itself at the end of the code, waiting for a barrier is a loop, too.
+    return [part for part in parts if _work(_counted(part)) > _WAITING]
 
 
 def _run(*command: str | Path) -> str:

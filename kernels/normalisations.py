@@ -98,9 +98,11 @@ def _layer_norm_backward(functions: Functions, given: frozenset[str]) -> tuple[O
 
 def _rms_norm_quantised(functions: Functions, given: frozenset[str]) -> tuple[Output, ...]:
     """BitNet's activations: 8 bits, one scale a row (Ma et al., arXiv 2402.17764, section 2)."""
-    y = _scaled(_X * _inverse_root(_X, functions), given)
-    scale = 127 / maximum(row_max(absolute(y)), 1e-5)
-    whole = round_half_even(minimum(maximum(y * scale, -128), 127))
+    inverse, x = _inverse_root(_X, functions), _scaled(_X, given)
+    # Not the largest of the products: so it is found in the pass that the mean takes, and is NaN if
+    # the mean is, where a maximum knows no NaN.
+    scale = 127 / maximum(row_max(absolute(x)) * inverse, 1e-5)
+    whole = round_half_even(minimum(maximum(x * inverse * scale, -128), 127))
     return Output("quantised", whole), Output("scale", scale, "row")
 
 

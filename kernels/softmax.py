@@ -13,6 +13,7 @@ from odp.kernels.term import (
     input_elements,
     input_row,
     input_row_integer,
+    maximum,
     row_in_group,
     row_max,
     row_sum,
@@ -47,7 +48,8 @@ def _causal_softmax(functions: Functions, given: frozenset[str]) -> tuple[Output
     scores = where(hidden, _MASKED, _X * scalar("scale"))
     powers = functions["exp"](scores - row_max(scores), at_most_zero=True)
     powers = where(hidden, 0, powers)
-    return (Output("y", powers * (1 / row_sum(powers))),)
+    # The largest power is 1; a row that is hidden altogether has a sum of 0, and no weights.
+    return (Output("y", powers * (1 / maximum(row_sum(powers), 0.5))),)
 
 
 def _softmax_backward(functions: Functions, given: frozenset[str]) -> tuple[Output, ...]:

@@ -264,15 +264,18 @@ def round_half_even(a: Term) -> Term:
 
 
 def scale_by_power(a: Term, power: Term) -> Term:
-    """`a * 2^power` for an integer `power`, by adding to the exponent of `a`.
+    """`a * 2^power` for an integer `power` between -126 and 127, made of its bits.
 
-    Exact as long as `a` and the result are normal numbers, of float32 in a kernel.
+    Exact as long as the result is a normal number, of float32 in a kernel.
     """
     return _make("scale_by_power", a, power)
 
 
 def significand(a: Term) -> Term:
-    """`a / 2^exponent(a)`, in [1/sqrt(2), sqrt(2)) up to 1e-7, for a positive normal `a`."""
+    """`a / 2^exponent(a)`, in [1/sqrt(2), sqrt(2)) up to 1e-7, for a positive normal `a`.
+
+    NaN for infinity and NaN: what is infinite has overflowed, and is to be seen.
+    """
     return _make("significand", a)
 
 
@@ -282,7 +285,7 @@ def exponent(a: Term) -> Term:
 
 
 def half_significand(a: Term) -> Term:
-    """`a / 4^half_exponent(a)`, in [1, 4), for a positive normal `a`."""
+    """`a / 4^half_exponent(a)`, in [1, 4), for a positive normal `a`; NaN like `significand`."""
     return _make("half_significand", a)
 
 

@@ -88,7 +88,7 @@ def _split(a: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Significand in [sqrt(1/2), sqrt(2)) and exponent."""
     half, power = torch.frexp(a)
     low = half < _ROOT_HALF
-    return torch.where(low, 2 * half, half), (power - low.to(power.dtype)).to(a.dtype)
+    return torch.where(low, 2 * half, half) + (a - a), (power - low.to(power.dtype)).to(a.dtype)
 
 
 def _split_by_four(a: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -96,7 +96,7 @@ def _split_by_four(a: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     half, power = torch.frexp(a)
     fourth = torch.div(power - 1, 2, rounding_mode="floor")
     fourth = fourth.to(a.dtype)
-    return _scaled(half, power.to(a.dtype) - 2 * fourth), fourth
+    return _scaled(half, power.to(a.dtype) - 2 * fourth) + (a - a), fourth
 
 
 _OPERATIONS: dict[str, Callable[..., Any]] = {

@@ -144,7 +144,6 @@ class _Writer:
         self._store(self.kernel.outputs)
 
     def _one_block(self) -> None:
-        self._line("start = 0")
         self._line("column = tl.arange(0, BLOCK)")
         self._line("mask = column < columns")
 
@@ -272,7 +271,8 @@ class _Writer:
             case "columns":
                 self._name(term, "tl.full([], columns, tl.float32)")
             case "column_index":
-                self.texts[term] = "(start + column)"
+                parted = self.layout.looped or self._by_blocks
+                self.texts[term] = "(start + column)" if parted else "column"
             case "row_in_group":
                 self._name(term, "(row % group).to(tl.int32)")
             case "elements":

@@ -75,6 +75,11 @@ class GraphTarget:
         """What `prepare` says it replaced."""
         return getattr(self._prepare, "sites", ())
 
+    @property
+    def refused(self) -> Sequence[str]:
+        """What `prepare` could not replace, and why."""
+        return getattr(self._prepare, "refused", ())
+
     def operations(self) -> tuple[dict[str, int], dict[str, int]]:
         """Nodes of the graph by native type: all of them, and the transcendental ones."""
         return self.program.graph.operations(), self.program.graph.transcendental()

@@ -22,14 +22,16 @@ from odp.approximations.errors import OdpError
 from odp.backends.triton.attention_by_torch import (
     backward_by_torch,
     forward_by_torch,
+    result_like,
 )
 from odp.backends.triton.attention_launch import launch_backward, launch_forward
 from odp.backends.triton.devices import check_device, runs_kernels
+from odp.backends.triton.functional import function_text
 from odp.backends.triton.launch import DIVISIONS
 from odp.backends.triton.operators import DTYPES
 from odp.backends.triton.precision import default_error
 from odp.kernels.device_function import exp_of_scores
-from odp.kernels.functions import KernelFunction, from_approximant, kernel_function
+from odp.kernels.functions import KernelFunction
 
 __all__ = ["MOST_CHANNELS", "attention"]
 
@@ -72,17 +74,14 @@ def attention(
         OdpError: shapes that do not fit, or a type, device or function that kernels do not take.
     """
     _check(q, k, v, mask, 1.0 if scale is None else scale, division)
-    if isinstance(exp, Approximant):
-        exp = from_approximant(exp)
-    if exp is None:
-        exp = kernel_function("exp", default_error(q.dtype) if error is None else error)
+    text = function_text("exp", exp, default_error(q.dtype) if error is None else error)
     if scale is None:
         scale = 1 / math.sqrt(q.shape[-1])
     if mask is not None and mask.dtype == torch.bool:
         mask = torch.zeros_like(mask, dtype=q.dtype).masked_fill(~mask, -math.inf)
     # The one query of a step of decoding sees all keys.
     causal = causal and q.shape[2] > 1
-    o: torch.Tensor = _attention(q, k, v, mask, causal, scale, exp.text, division)[0]
+    o: torch.Tensor = _attention(q, k, v, mask, causal, scale, text, division)[0]
     return o
 
 
@@ -131,7 +130,7 @@ def _attention_backward(
     """The gradients of q, k and v."""
     function = exp_of_scores(KernelFunction.parse(exp))
     if q.numel() == 0 or k.numel() == 0:
-        return torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)
+        return result_like(q).zero_(), result_like(k).zero_(), result_like(v).zero_()
     saved = (d_o, o, shift, reciprocal)
     if not _by_kernels(q):
         return backward_by_torch(*saved, q, k, v, mask, causal, scale, function)
@@ -140,7 +139,7 @@ def _attention_backward(
 
 @_attention_backward.register_fake
 def _(d_o: Any, o: Any, shift: Any, reciprocal: Any, q: Any, k: Any, v: Any, *rest: Any) -> Any:
-    return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+    return result_like(q), result_like(k), result_like(v)
 
 
 def _remember(ctx: Any, inputs: Any, output: Any) -> None:
@@ -169,8 +168,8 @@ def _by_kernels(q: torch.Tensor) -> bool:
 
 def _results(q: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     wide = torch.float64 if q.dtype == torch.float64 else torch.float32
-    by_row = (q.new_empty(q.shape[:-1], dtype=wide) for _ in range(2))
-    return torch.empty_like(q), *by_row
+    shift, reciprocal = (q.new_empty(q.shape[:-1], dtype=wide) for _ in range(2))
+    return result_like(q), shift, reciprocal
 
 
 def _check(

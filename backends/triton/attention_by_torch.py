@@ -13,9 +13,17 @@ from odp.kernels.functions import KernelFunction
 from odp.kernels.term import input_elements
 from odp.kernels.torch_evaluation import evaluate
 
-__all__ = ["backward_by_torch", "forward_by_torch"]
+__all__ = ["backward_by_torch", "forward_by_torch", "result_like"]
 
 Three = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+def result_like(x: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
+    """For a result in the layout of `x`, but with contiguous channels, as kernels write them."""
+    found = torch.empty_like(x, dtype=dtype)
+    if found.shape[-1] == 1 or found.stride(-1) == 1:
+        return found
+    return torch.empty_like(x, dtype=dtype, memory_format=torch.contiguous_format)
 
 
 def forward_by_torch(
@@ -45,7 +53,7 @@ def forward_by_torch(
     powers = _powers(scores, shift, exp)
     reciprocal = torch.where(unseen, 0.0, 1 / powers.sum(-1))
     o = (powers * reciprocal[..., None]) @ _shared(v, q)
-    return _like(o, q), shift, reciprocal
+    return result_like(q).copy_(o), shift, reciprocal
 
 
 def backward_by_torch(
@@ -83,8 +91,9 @@ def backward_by_torch(
     d_scores = weights * (d_o @ _shared(v, q).mT - delta) * scale
     d_q = d_scores @ _shared(k, q)
     by_head = (d_scores.mT @ q.to(wide), weights.mT @ d_o)
-    d_k, d_v = (x.unflatten(1, (k.shape[1], -1)).sum(2) for x in by_head)
-    return _like(d_q, q), _like(d_k, k), _like(d_v, v)
+    shape = (k.shape[0], k.shape[1], -1, *k.shape[2:])
+    d_k, d_v = (x.reshape(shape).sum(2) for x in by_head)
+    return result_like(q).copy_(d_q), result_like(k).copy_(d_k), result_like(v).copy_(d_v)
 
 
 def _shared(x: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
@@ -112,8 +121,3 @@ def _powers(scores: torch.Tensor, shift: torch.Tensor, exp: KernelFunction) -> t
     shifted = scores - shift[..., None]
     (powers,) = evaluate([term], {"x": shifted}, shifted.shape, shifted.dtype)
     return torch.where(shifted == -math.inf, 0.0, powers)
-
-
-def _like(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """The numbers of x in the type and the layout of y."""
-    return torch.empty_like(y).copy_(x)

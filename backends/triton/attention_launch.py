@@ -9,6 +9,7 @@ import torch
 
 from odp.approximations.errors import OdpError
 from odp.backends.triton.attention_blocks import Pass, attention_blocks
+from odp.backends.triton.attention_by_torch import result_like
 from odp.backends.triton.devices import interpreted
 from odp.kernels.device_function import power_of_two
 from odp.kernels.functions import KernelFunction
@@ -50,6 +51,7 @@ def launch_forward(
         [*tensors, call.mask, o, shift, reciprocal],
         [call.factor, 1 / call.factor],
         [*tensors, o],
+        INTERPRETED=interpreted(),
     )
     return o.to(q.dtype), shift, reciprocal
 
@@ -135,9 +137,9 @@ class _Call:
         }
 
     def result(self, x: torch.Tensor) -> torch.Tensor:
-        """For a result like `x`; the interpreter rounds to bfloat16 towards zero, torch does not."""
+        """For a result like `x`, rounded by torch: the interpreter rounds bfloat16 to zero."""
         narrow = interpreted() and x.dtype == torch.bfloat16
-        return torch.empty_like(x, dtype=torch.float32 if narrow else x.dtype)
+        return result_like(x, torch.float32 if narrow else x.dtype)
 
     def row_result(self) -> torch.Tensor:
         """For a float32 for each row."""
@@ -150,6 +152,7 @@ class _Call:
         tensors: list[torch.Tensor | None],
         numbers: list[float],
         placed: list[torch.Tensor],
+        **constants: Any,
     ) -> None:
         """Launch a kernel over all blocks, heads and batches.
 
@@ -159,8 +162,11 @@ class _Call:
             tensors: its pointers, in order.
             numbers: after the numbers of queries and keys.
             placed: tensors whose strides it takes, in order; those of the mask follow.
+            **constants: that only this kernel takes.
         """
-        blocks = attention_blocks(which, self.channels, self.q.dtype, _capability(self.q))
+        blocks = attention_blocks(
+            which, self.channels, self.q.dtype, _capability(self.q), self.mask is not None
+        )
         queries, keys = (
             min(block, max(16, 1 << (extent - 1).bit_length()))
             for block, extent in ((blocks.queries, self.queries), (blocks.keys, self.keys))
@@ -177,6 +183,7 @@ class _Call:
                 *(stride for x in placed for stride in x.stride()[:3]),
                 *mask_strides,
                 **self.constants,
+                **constants,
                 BLOCK_QUERIES=queries,
                 BLOCK_KEYS=keys,
                 **options,

@@ -301,9 +301,13 @@ def cross_entropy(
     if target.dtype not in (torch.int32, torch.int64):
         raise OdpError(f"cross_entropy: target is {target.dtype}; classes are int32 or int64")
     # A loss is a sum over a row: the type of the logits does not bound how close it can be.
-    options.setdefault("error", default_error(torch.float32))
     (losses,) = _called(
-        "cross_entropy", [x, target], [ignore_index], {"exp": exp, "log": log}, **options
+        "cross_entropy",
+        [x, target],
+        [ignore_index],
+        {"exp": exp, "log": log},
+        precision=torch.float32,
+        **options,
     )
     if reduction == "none":
         return losses
@@ -326,26 +330,37 @@ def _called(
     error: float | None = None,
     division: str = "fast",
     exact: bool = False,
+    precision: torch.dtype | None = None,
 ) -> tuple[torch.Tensor, ...]:
-    """What an operator returns to a user: without what is saved for the derivative."""
+    """What an operator returns to a user: without what is saved for the derivative.
+
+    Without an `error` it is that of the type `precision`, which is that of the result if None.
+    """
     operator = defined[name]
     operator.check(tensors, division)
     present = [x for x in tensors if x is not None and x.is_floating_point()]
-    bound = default_error(result_dtype(present)) if error is None else error
+    dtype = result_dtype(present) if precision is None else precision
+    bound = dtype if error is None else error
     texts = [function_text(name, given, bound) for name, given in functions.items()]
     found = operator.forward(*tensors, *scalars, *texts, division, exact)
     results = (found,) if isinstance(found, torch.Tensor) else tuple(found)
     return results[: operator.operator.results]
 
 
-def function_text(name: str, given: Given, error: float) -> str:
+def function_text(name: str, given: Given, error: float | torch.dtype) -> str:
     """How a function is computed, as an operator takes it.
+
+    Args:
+        name: of the function.
+        given: what the caller gave for it.
+        error: that the operator may have, or the type that says so.
 
     Raises:
         OdpError: it is another function, or its division could be by 0.
     """
     if given is None:
-        return _default_text(name, error_of(name, error))
+        text: str = _default_text(name, error)
+        return text
     chosen = from_approximant(given) if isinstance(given, Approximant) else given
     if not isinstance(chosen, KernelFunction):
         raise OdpError(
@@ -354,7 +369,9 @@ def function_text(name: str, given: Given, error: float) -> str:
     return chosen.text
 
 
-@torch._dynamo.assume_constant_result  # type: ignore[no-untyped-call, misc]
-def _default_text(name: str, error: float) -> str:
-    # A search for an expression is nothing that torch.compile could trace.
-    return kernel_function(name, error).text
+@torch._dynamo.assume_constant_result  # type: ignore[untyped-decorator]
+def _default_text(name: str, error: float | torch.dtype) -> str:
+    # A search for an expression is nothing that torch.compile could trace; and a number that it
+    # reads from a table becomes a symbol with dynamic=True.
+    bound = default_error(error) if isinstance(error, torch.dtype) else error
+    return kernel_function(name, error_of(name, bound)).text

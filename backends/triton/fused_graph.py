@@ -166,7 +166,7 @@ class GraphFusion:
             # What a gate was made of must not be taken for an activation by a later row.
             graph.remove_dead_nodes()
         if enabled is None:
-            self.sites, self.refused = requested.sites, requested.refused
+            self.sites, self.refused = requested.sites, list(dict.fromkeys(requested.refused))
 
 
 def _replaced(graph: FxGraph, node: FxNode, row: _Row, texts: Mapping[str, str]) -> bool:

@@ -28,6 +28,7 @@ class FusedModulesTarget:
     Attributes:
         module: the module; it is changed from the start.
         fused: where operators stand.
+        refused: why some do not that a pass asked for.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class FusedModulesTarget:
         self.module = module
         fuse_modules(module, requested, example)
         self.fused: list[FusedSite] = requested.sites
-        self._refused = requested.refused
+        self.refused = list(dict.fromkeys(requested.refused))
         self._rest = ModulesTarget(module, requests, example)
 
     def operations(self) -> tuple[dict[str, int], dict[str, int]]:
@@ -83,9 +84,7 @@ class FusedModulesTarget:
         self, selection: Selection, explain: frozenset[str] = frozenset()
     ) -> tuple[torch.nn.Module, Result]:
         """Rewrite for good."""
-        module, result = self._rest.finish(selection, explain)
-        selection.warnings.extend(dict.fromkeys(self._refused))
-        return module, result
+        return self._rest.finish(selection, explain)
 
 
 def _shared(module: torch.nn.Module) -> torch.nn.Module:

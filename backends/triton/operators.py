@@ -15,7 +15,7 @@ import torch
 
 from odp.approximations.errors import OdpError
 from odp.backends.triton.devices import check_device
-from odp.backends.triton.launch import DIVISIONS, run_kernel
+from odp.backends.triton.launch import DIVISIONS, result_like, run_kernel
 from odp.kernels.functions import KernelFunction
 from odp.kernels.kernel import Kernel
 from odp.kernels.operator import Operand, Operator
@@ -150,9 +150,13 @@ class DefinedOperator:
     def _fake_forward(self, *arguments: Any) -> Any:
         named = self._named(arguments)
         shape, outputs = self.shape(named), self.operator.outputs
-        like = self._tensors(named)[0]
+        first = self._tensors(named)[0]
+        kernel = _forward_kernel(self.operator, self._functions(named), self._given(named))
+        like = result_like(kernel, self._kernel_operands(named), shape)
         results = [
-            like.new_empty(shape if kind == "elements" else shape[:-1], dtype=dtype)
+            first.new_empty(shape if kind == "elements" else shape[:-1], dtype=dtype)
+            if like is None
+            else torch.empty_like(like, dtype=dtype)
             for (_, kind), dtype in zip(outputs, self._dtypes(outputs, named), strict=True)
         ]
         return results[0] if len(results) == 1 else tuple(results)
@@ -201,15 +205,18 @@ class DefinedOperator:
         named = self._named(arguments[results + len(saved) : -1])
         return {**incoming, **kept}, named, list(arguments[-1])
 
-    def _run_backward(self, *arguments: Any) -> Any:
-        others, named, flags = self._parts(arguments)
+    def _wanted_kernel(self, named: Mapping[str, Any], flags: Sequence[bool]) -> Kernel:
         wanted = frozenset(
             operand.name for operand, flag in zip(self.differentiable, flags, strict=True) if flag
         )
-        shape = self.shape(named)
-        kernel = _backward_kernel(
+        return _backward_kernel(
             self.operator, self._functions(named), self._given(named), wanted, named["exact"]
         )
+
+    def _run_backward(self, *arguments: Any) -> Any:
+        others, named, flags = self._parts(arguments)
+        shape = self.shape(named)
+        kernel = self._wanted_kernel(named, flags)
         found: dict[str, torch.Tensor] = {}
         if kernel.outputs:
             operands = {**self._kernel_operands(named), **others}
@@ -227,20 +234,27 @@ class DefinedOperator:
             # What was broadcast gets the sum over what it was broadcast to.
             gradient = found[operand.name]
             if operand.kind == "elements" and tensor.shape != gradient.shape:
-                gradient = gradient.sum_to_size(tensor.shape)
+                gradient = gradient.sum_to_size(tensor.shape).contiguous()
             gradients.append(gradient)
         distinct = _distinct(gradients)
         return distinct[0] if len(distinct) == 1 else tuple(distinct)
 
     def _fake_backward(self, *arguments: Any) -> Any:
         others, named, flags = self._parts(arguments)
-        like = next(iter(others.values()))
-        gradients = [
-            torch.empty_like(named[operand.name], memory_format=torch.contiguous_format)
-            if flag
-            else like.new_empty(0)
-            for operand, flag in zip(self.differentiable, flags, strict=True)
-        ]
+        shape = self.shape(named)
+        kernel = self._wanted_kernel(named, flags)
+        like = result_like(kernel, {**self._kernel_operands(named), **others}, shape)
+        nothing = next(iter(others.values())).new_empty(0)
+        gradients = []
+        for operand, flag in zip(self.differentiable, flags, strict=True):
+            tensor = named[operand.name]
+            if not flag:
+                gradients.append(torch.empty_like(nothing))
+            elif like is not None and tuple(tensor.shape) == shape:
+                gradients.append(torch.empty_like(like, dtype=tensor.dtype))
+            else:
+                contiguous = torch.contiguous_format
+                gradients.append(torch.empty_like(tensor, memory_format=contiguous))
         return gradients[0] if len(gradients) == 1 else tuple(gradients)
 
     def check(self, tensors: Sequence[torch.Tensor | None], division: str) -> None:
@@ -308,7 +322,9 @@ def result_dtype(tensors: Sequence[torch.Tensor]) -> torch.dtype:
     """The type that torch promotes operands to."""
     dtype = tensors[0].dtype
     for tensor in tensors[1:]:
-        dtype = torch.promote_types(dtype, tensor.dtype)
+        # A call of promote_types becomes a node of an exported graph.
+        if tensor.dtype != dtype:
+            dtype = torch.promote_types(dtype, tensor.dtype)
     return dtype
 
 

@@ -340,7 +340,11 @@ def finish_module(
         approximants=records,
         total=cumulative.get(names[-1], {}) if names else {},
         # Where operators took every site, nothing depends on what calibration saw.
-        warnings=[*(() if fused and not known.sites else data.warnings), *selection.warnings],
+        warnings=[
+            *(() if fused and not known.sites else data.warnings),
+            *selection.warnings,
+            *getattr(target, "refused", ()),
+        ],
         near_misses=result.near_misses,
     )
     for record in report.passes:

@@ -1,4 +1,4 @@
-"""`odp.rewrite(..., target="triton")`: what becomes an operator, and that the model stays itself."""
+"""`odp.rewrite(target="triton")`: what becomes an operator, and that the model stays itself."""
 
 from __future__ import annotations
 
@@ -89,7 +89,15 @@ def operators_in(model: Any, *args: Any, **inputs: Any) -> dict[str, int]:
     return dict(names)
 
 
-@pytest.fixture(scope="module", params=EXPECTED, ids="-".join)
+# One architecture takes ten seconds; these three have all operators but one among them.
+QUICK = {("llama", "sdpa"), ("bitnet", "sdpa"), ("gpt2", "sdpa")}
+CASES = [
+    pytest.param(name, marks=() if name in QUICK else pytest.mark.slow, id="-".join(name))
+    for name in EXPECTED
+]
+
+
+@pytest.fixture(scope="module", params=CASES)
 def case(request: Any) -> tuple[tuple[str, str], Any, odp.RewriteResult]:
     original = model_of(*request.param)
     inputs = {"input_ids": IDS, "attention_mask": MASK}
@@ -207,7 +215,7 @@ def test_only_what_the_passes_ask_for() -> None:
 
 
 def test_errors_of_passes_are_measured_apart(case: Any) -> None:
-    name, _, result = case
+    _, _, result = case
     for record in result.report.passes:
         if record.patterns and record.name != "rope":
             (metrics, *_) = record.isolated.values()
@@ -323,16 +331,16 @@ def test_the_backend_of_torch_compile(backend: str) -> None:
     ("options", "message"),
     [
         ({"target": "cuda"}, "target is 'torch' or 'triton', not 'cuda'"),
-        ({"error": 1e-12, "target": "triton"}, None),
+        ({"error": 4e-8, "target": "triton"}, None),
     ],
 )
 def test_bad_input(options: dict[str, Any], message: str | None) -> None:
     module, x = block()
     if message is None:
-        # No float32 expression is that close: what cannot be had stays, and the report says so.
+        # Less than float32 itself is off by is left to the ordinary pass, and the report says so.
         result = odp.rewrite(module, "silu", example_inputs=x, **options)
         assert operators_in(result.model, x) == {"relu_squared_gate": 1}
-        assert any("silu" in warning or "sigmoid" in warning for warning in result.report.warnings)
+        assert any("kernels compute in float32" in line for line in result.report.warnings)
         return
     with pytest.raises(OdpError, match=message):
         odp.rewrite(module, example_inputs=x, **options)
