@@ -91,6 +91,11 @@ def advice_for(node: onnx.NodeProto) -> str:
     name = _PASSES.get(kind, kind.lower())
     if name in registry():
         return f"no circuit of + - * can compute it; add pass '{name}'"
+    if kind == "Round":
+        return (
+            "a circuit rounds where it rescales, and nowhere else; 8-bit activations of a BitNet "
+            "are left out by odp.healing.circuit_layers.without_activation_quantisers"
+        )
     if kind in _COMPARISONS:
         return "a circuit has no comparisons; compute it outside, or store its result in the model"
     if kind in _BODIES:

@@ -359,7 +359,8 @@ def function_text(name: str, given: Given, error: float | torch.dtype) -> str:
         OdpError: it is another function, or its division could be by 0.
     """
     if given is None:
-        return _default_text(name, error)
+        text: str = _default_text(name, error)
+        return text
     chosen = from_approximant(given) if isinstance(given, Approximant) else given
     if not isinstance(chosen, KernelFunction):
         raise OdpError(
@@ -368,7 +369,7 @@ def function_text(name: str, given: Given, error: float | torch.dtype) -> str:
     return chosen.text
 
 
-@torch._dynamo.assume_constant_result  # type: ignore[no-untyped-call, misc]
+@torch._dynamo.assume_constant_result  # type: ignore[untyped-decorator]
 def _default_text(name: str, error: float | torch.dtype) -> str:
     # A search for an expression is nothing that torch.compile could trace; and a number that it
     # reads from a table becomes a symbol with dynamic=True.

@@ -112,7 +112,7 @@ def result_like(
     if not kernel.flat:
         return None
     names = (name for name, kind in kernel.operands.items() if kind == "elements")
-    elements = [operands[name].expand(shape) for name in names]
+    elements: list[torch.Tensor] = [operands[name].expand(shape) for name in names]
     if all(x.is_contiguous() for x in elements) or not is_one_range(elements):
         return None
     return elements[0]

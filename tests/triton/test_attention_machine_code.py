@@ -146,7 +146,8 @@ def test_masks(which: Pass) -> None:
     check(code, 80, reciprocal=which == "forward")
 
 
-@pytest.mark.parametrize("capability", [pytest.param(80, marks=pytest.mark.slow), 90])
+@pytest.mark.slow
+@pytest.mark.parametrize("capability", [80, 90])
 @pytest.mark.parametrize("which", KERNELS)
 def test_heads_of_256_channels(which: Pass, capability: int) -> None:
     code = compiled(which, 256, capability, torch.float16, causal=True)

@@ -90,6 +90,7 @@ def test_a_dry_run_measures_every_operator_both_ways(whole: tuple[dict[str, Any]
     assert {"found_forward.svg", "found_backward.png"} <= pictures or not _has_matplotlib()
 
 
+@pytest.mark.slow
 def test_a_dry_run_in_the_interpreter_runs_kernels(tmp_path: Path) -> None:
     names = ("silu", "rms_norm", "rope", "cross_entropy", "causal_softmax")
     options = [word for name in names for word in ("--only", name)]
@@ -99,6 +100,7 @@ def test_a_dry_run_in_the_interpreter_runs_kernels(tmp_path: Path) -> None:
     check(tree["rows"])
 
 
+@pytest.mark.slow
 def test_a_dry_run_compares_a_rewritten_model(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
     tree = dry_run(tmp_path, "--only", "silu", "--model")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import json
 import os
 import re
 from functools import lru_cache
@@ -80,6 +81,26 @@ def test_the_sums_are_right() -> None:
     assert (
         f"are {17.8 / budget:.2f} of what fits, with Newton's division {22.8 / budget:.2f}" in PAGE
     )
+
+
+def test_the_table_of_instructions_is_that_of_the_budgets() -> None:
+    counted = json.loads((Path(__file__).parent / "instruction_budgets.json").read_text())
+    table = counted["instructions_per_element"]
+    rows = re.findall(r"^\| `(\w+)` \|(.*)\|$", PAGE, re.MULTILINE)
+    listed: dict[str, str] = {}
+    for name, rest in rows:
+        if f"{name}_forward" not in table:
+            continue
+        cells = [cell.strip() for cell in rest.split("|")]
+        for which, (number, size, share) in (
+            ("forward", cells[:3]),
+            ("backward", cells[3:6]),
+        ):
+            if number:
+                listed[f"{name}_{which}"] = number
+                fit = int(size) * ISSUED * MULTIPROCESSORS * CLOCK / BANDWIDTH
+                assert share == f"{float(number) / fit:.2f}", name
+    assert listed == {name: str(by_card["90"]) for name, by_card in table.items()}
 
 
 @pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="compiles for a GPU")

@@ -8,14 +8,29 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 FOLDER = Path(__file__).parent / "interpreted"
 
 
-def test_kernels_compute_what_they_should_in_the_interpreter(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "selected", ["not slow", pytest.param("slow", marks=pytest.mark.slow)], ids=["quick", "slow"]
+)
+def test_kernels_compute_what_they_should_in_the_interpreter(selected: str, tmp_path: Path) -> None:
     environment = {**os.environ, "TRITON_INTERPRET": "1", "ODP_KERNELS": str(tmp_path)}
     environment.pop("PYTEST_ADDOPTS", None)
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(FOLDER)],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "-m",
+            selected,
+            str(FOLDER),
+        ],
         env=environment,
         cwd=Path(__file__).parents[2],
         capture_output=True,

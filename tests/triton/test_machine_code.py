@@ -70,9 +70,10 @@ def test_instructions(name: str, capability: int) -> None:
     check_no_spills(name, code)
     check_special(name, code, "fast")
     check_vectors(name, code)
-    budget = TABLE[name][str(capability)]
-    assert code.per_element <= budget, f"{code.per_element:.2f} an element, {budget} allowed"
     if triton.__version__ == WRITTEN["triton"]:
+        # Other versions of Triton schedule differently: a few percent, either way.
+        budget = TABLE[name][str(capability)]
+        assert code.per_element <= budget, f"{code.per_element:.2f} an element, {budget} allowed"
         # A table that nobody writes anew when kernels get better says nothing.
         assert code.per_element >= 0.9 * budget - 0.2, (
             f"{code.per_element:.2f} an element, {budget} in the table: measure again, with "
@@ -85,7 +86,10 @@ def test_the_table_is_about_the_kernels_there_are() -> None:
     assert all(set(row) == {str(sm) for sm in ARCHITECTURES} for row in TABLE.values())
 
 
-@pytest.mark.parametrize("name", DIVIDING)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow if n.endswith("_backward") else ()) for n in DIVIDING],
+)
 def test_newtons_division_takes_no_special_function(name: str) -> None:
     fast, newton = compiled(name, 90), compiled(name, 90, "newton")
     assert fast.code.special.get("RCP", 0) >= 1

@@ -84,9 +84,16 @@ def load(
     from odp.evaluation import load_language_model
 
     with terminal.progress() as advance:
-        return load_language_model(
+        loaded = load_language_model(
             model, dtype=dtype, device=device, attention=attention, progress=advance
         )
+    if getattr(loaded.model.config, "quantization_config", None) is not None:
+        import torch
+
+        # transformers compiles the quantisers of BitNet at their first call, for every shape and
+        # mode again: minutes, where a command runs them for seconds.
+        torch.compiler.set_stance("force_eager")
+    return loaded
 
 
 def calibration_of(files: Sequence[Path]) -> Any:

@@ -33,6 +33,7 @@ _STAGES = {
     "sensitivity": "Measuring each site",
     "heal": "Training the adapter",
     "control": "Training the control",
+    "merge": "Merging",
     "schedule": "Placing rescales",
     "split": "Cutting",
     "srs": "Reference string",
