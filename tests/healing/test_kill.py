@@ -28,7 +28,7 @@ def test_killed_and_continued(tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, str(ROOT)])},
     )
     log = folder / "log.jsonl"
-    limit = time.monotonic() + 120
+    limit = time.monotonic() + 300
     while time.monotonic() < limit and process.poll() is None:
         if log.is_file() and log.read_text().count("\n") >= 4:
             break
