@@ -137,6 +137,7 @@ def test_no_special_functions_and_no_spills(which: Pass, channels: int, capabili
     check(code, capability, reciprocal=which == "forward")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", KERNELS)
 def test_masks(which: Pass) -> None:
     for channels, capability in ((64, 90), (128, 90), (128, 80)):
@@ -154,6 +155,7 @@ def test_heads_of_256_channels(which: Pass, capability: int) -> None:
     check(code, capability, reciprocal=which == "forward")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", KERNELS)
 def test_float32(which: Pass) -> None:
     check(compiled(which, 64, 80, torch.float32, causal=True), 80, reciprocal=which == "forward")

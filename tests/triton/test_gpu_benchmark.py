@@ -73,6 +73,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Pat
     return dry_run(folder, "--variants"), folder
 
 
+@pytest.mark.slow
 def test_a_dry_run_measures_every_operator_both_ways(whole: tuple[dict[str, Any], Path]) -> None:
     from odp.kernels.registry import OPERATORS
 
@@ -111,6 +112,7 @@ def test_a_dry_run_compares_a_rewritten_model(tmp_path: Path) -> None:
         assert row[what]["ratio"] > 0 and row[what]["original"]["tokens_per_second"] > 0
 
 
+@pytest.mark.slow
 def test_each_tensor_is_counted_once(whole: tuple[dict[str, Any], Path]) -> None:
     found = {(row["operator"], row["direction"]): row["bytes"] for row in whole[0]["rows"]}
     tensor, weight = 4 * 96 * 4, 96 * 4
@@ -124,6 +126,7 @@ def test_each_tensor_is_counted_once(whole: tuple[dict[str, Any], Path]) -> None
     assert found["rope", "forward"] == found["rope", "backward"] == 4 * q + 2 * table
 
 
+@pytest.mark.slow
 def test_what_there_is_no_time_for_is_named(tmp_path: Path) -> None:
     tree = dry_run(tmp_path, "--only", "silu", "--seconds", "0")
     assert tree["rows"] == [] and tree["skipped"] == ["silu 4x96 float32"]
