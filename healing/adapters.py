@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,18 +64,12 @@ def sharing_copy(model: PreTrainedModel) -> PreTrainedModel:
     return copy.deepcopy(model, memo)
 
 
-def attach_adapter(
-    model: PreTrainedModel,
-    settings: HealingSettings,
-    layers: Mapping[type[torch.nn.Module], type[torch.nn.Module]] | None = None,
-) -> Any:
+def attach_adapter(model: PreTrainedModel, settings: HealingSettings) -> Any:
     """Put a fresh adapter, which changes nothing yet, on a model; its own parameters are frozen.
 
     Args:
         model: rewritten or not; linear layers inside of it are replaced.
         settings: rank, alpha, dropout, targets and seed.
-        layers: adapters of their own for some classes of linear layers, as peft's
-            `LoraConfig._register_custom_module` takes them.
 
     Returns:
         A `peft.PeftModel`, in training or evaluation mode as the model was.  Models of one
@@ -97,8 +91,10 @@ def attach_adapter(
         bias="none",
         task_type="CAUSAL_LM",
     )
-    if layers:
-        config._register_custom_module(dict(layers))
+    from odp.healing.bit_linear import see_quantised
+
+    # Quantised layers of BitNet get adapters that can be merged; there are none in other models.
+    config = see_quantised(config)
     _check_targets(model, settings.targets)
     with seeded(settings.seed, 0, 0):
         try:
@@ -198,8 +194,13 @@ def load_adapter(
             f"cannot tell which model the adapter in '{folder}' belongs to: {IDENTITY}: {error}"
         ) from None
     identity.check(Identity.of(model, tokenizer, surgery), f"the adapter in '{folder}'")
+    from odp.healing.bit_linear import see_quantised
+
     try:
-        return peft.PeftModel.from_pretrained(model, str(folder), local_files_only=True).eval()
+        config = see_quantised(peft.LoraConfig.from_pretrained(str(folder)))
+        return peft.PeftModel.from_pretrained(
+            model, str(folder), config=config, local_files_only=True
+        ).eval()
     except Exception as error:  # peft and safetensors raise whatever is wrong with their files
         first = " ".join(str(error).split())[:200]
         raise OdpError(f"cannot load the adapter in '{folder}': {first}") from None
