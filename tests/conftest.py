@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,16 @@ def parse_model(
     for name, array in (initializers or {}).items():
         model.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(array), name))
     return model
+
+
+@pytest.fixture(autouse=True)
+def compilation_is_left_as_it_was() -> Iterator[None]:
+    """A command that turns off torch.compile and forgets it would break the tests after it."""
+    yield
+    if "torch._dynamo.eval_frame" in sys.modules:
+        from torch._dynamo import eval_frame
+
+        assert eval_frame._stance.stance == "default"
 
 
 @pytest.fixture(scope="session")

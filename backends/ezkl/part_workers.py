@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass
@@ -63,7 +64,8 @@ class Workers:
             parallel = Parallel(n_jobs=self.jobs, return_as="generator_unordered")
         except ValueError as error:
             raise OdpError(f"joblib: {error}") from None
-        yield from parallel(delayed(function)(*call) for call in calls)
+        with _quiet_tracker():
+            yield from parallel(delayed(function)(*call) for call in calls)
 
     def _by_dask(
         self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]
@@ -80,6 +82,25 @@ class Workers:
                 yield result
         finally:
             self.client.cancel(futures)
+
+
+@contextlib.contextmanager
+def _quiet_tracker() -> Iterator[None]:
+    """Silence the process in which joblib keeps track of its temporary folders.
+
+    After a worker was killed it may find one gone that another process has removed meanwhile, and
+    says so on stderr after our own line.
+    """
+    before = os.environ.get("PYTHONWARNINGS")
+    ours = "ignore:resource_tracker:UserWarning"
+    os.environ["PYTHONWARNINGS"] = f"{before},{ours}" if before else ours
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop("PYTHONWARNINGS", None)
+        else:
+            os.environ["PYTHONWARNINGS"] = before
 
 
 @contextlib.contextmanager

@@ -92,7 +92,7 @@ def load(
 
         # transformers compiles the quantisers of BitNet at their first call, for every shape and
         # mode again: minutes, where a command runs them for seconds.
-        torch.compiler.set_stance("force_eager")
+        click.get_current_context().with_resource(torch.compiler.set_stance("force_eager"))
     return loaded
 
 
