@@ -10,7 +10,7 @@ SMOLLM2 := $(VENV)/.smollm2
 ROOMS := approximations rewriter passes backends evaluation healing kernels
 CODE := $(ROOMS) src tests benchmarks examples
 
-.PHONY: install demo demo-llm test test-slow lint types bench clean
+.PHONY: install demo demo-llm report-bitnet test test-slow lint types bench clean
 
 install: $(STAMP)
 
@@ -47,8 +47,15 @@ demo-llm: $(SMOLLM2)
 	$(BIN)/python examples/smollm2.py perplexity $(ARTIFACTS)/smollm2.onnx $(ARTIFACTS)/smollm2.rational.onnx
 	$(BIN)/python examples/smollm2.py generate $(ARTIFACTS)/smollm2.onnx $(ARTIFACTS)/smollm2.rational.onnx
 
+# Trains a small BitNet, measures it and writes docs/bitnet.md.  What was measured stays in
+# artifacts/bitnet and is not measured again.
+report-bitnet: $(STAMP)
+	$(BIN)/python benchmarks/bitnet_report.py
+
+# A file of tests stays in one process, for what its tests share.
 test: $(STAMP)
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow" --numprocesses logical --maxprocesses 4 --dist loadfile \
+	  --no-loadscope-reorder
 
 test-slow: $(SMOLLM2)
 	$(BIN)/pytest -m slow

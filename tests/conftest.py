@@ -22,6 +22,10 @@ from odp.rewriter.onnx_graph import OnnxGraph
 
 # Tests are about what the code computes, not about what an earlier run left on this machine.
 os.environ["ODP_CACHE"] = "off"
+# Processes that share the cores would take them from each other: two with two threads each took
+# longer than two with one.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"
 # A suite that was started in the background ignores SIGINT, and what it starts would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
