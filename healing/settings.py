@@ -23,6 +23,9 @@ class HealingSettings:
         alpha: the product of the factors is scaled by alpha / rank.
         dropout: share of an adapter's inputs that are zeroed while it trains.
         targets: names of the linear layers that get an adapter, as their paths end.
+        magnitudes: learning rate of DoRA's magnitudes, one for each output of a layer, relative to
+            their size and to `learning_rate`; 0 trains none, which is LoRA.  An expression with a
+            wrong slope is undone by scaling whole layers, which no low rank does.
         learning_rate: of AdamW, at its largest.
         final_learning_rate: at the last step, as a share of `learning_rate`.
         warm_up: share of the steps during which the learning rate rises from zero, linearly; after
@@ -48,6 +51,7 @@ class HealingSettings:
     alpha: float = 32.0
     dropout: float = 0.0
     targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
+    magnitudes: float = 0.0
     learning_rate: float = 1e-3
     final_learning_rate: float = 0.0
     warm_up: float = 0.05
@@ -79,7 +83,7 @@ class HealingSettings:
             value = getattr(self, name)
             if not (value > 0 and math.isfinite(value)):
                 raise OdpError(f"healing: {name} must be a positive number, not {value}")
-        for name in ("weight_decay", "language_model", "kl", "features"):
+        for name in ("magnitudes", "weight_decay", "language_model", "kl", "features"):
             value = getattr(self, name)
             if not (value >= 0 and math.isfinite(value)):
                 raise OdpError(f"healing: {name} must not be negative, but is {value}")

@@ -13,7 +13,7 @@ from odp.approximations.errors import OdpError
 from odp.evaluation.layers import decoder_blocks, hidden_states
 from odp.evaluation.offline import offline
 from odp.healing.acceleration import accelerator_of
-from odp.healing.adapters import seeded, trainable
+from odp.healing.adapters import parameter_groups, seeded, trainable
 from odp.healing.checkpoint import Checkpoint, Checkpoints
 from odp.healing.log import TrainingLog, read_log
 from odp.healing.losses import feature_loss, kl_loss, language_model_loss
@@ -118,7 +118,7 @@ class _Run:
             raise OdpError("nothing in the model trains: attach an adapter first")
         self.original = original.to(self.accelerator.device)
         optimiser = torch.optim.AdamW(
-            self.parameters.values(),
+            parameter_groups(self.parameters, settings.magnitudes),
             lr=settings.learning_rate,
             weight_decay=settings.weight_decay,
         )
@@ -217,7 +217,7 @@ class _Run:
             self._check_finite(norm, "gradient of the loss", step)
         rate = settings.rate(step)
         for group in self.optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["share"]
         self.optimiser.step()
         self.optimiser.zero_grad()
         if not settings.needs_original:

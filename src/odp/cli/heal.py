@@ -117,6 +117,12 @@ heal_group.add_command(plot_command, "plot")
     metavar="NAMES",
     help="Linear layers that get an adapter, by the end of their names, with commas between.",
 )
+@click.option(
+    "--magnitudes",
+    type=float,
+    metavar="R",
+    help="Learning rate of DoRA's magnitudes, relative; 0 is LoRA.",
+)
 @click.option("--steps", type=int, metavar="N", help="Updates of the adapter.")
 @click.option("--learning-rate", type=float, metavar="R", help="The largest.")
 @click.option("--warm-up", type=float, metavar="SHARE", help="Of the steps; then a cosine.")
