@@ -140,7 +140,7 @@ def _slices(logits: torch.Tensor, slice_elements: int) -> Iterator[slice]:
 
 
 def _log_probabilities(wide: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logarithms of probabilities, float64, of logits likewise, and which rows are distributions."""
+    """Logarithms of probabilities, float64 like the logits, and which rows are distributions."""
     # The maximum is nan or +infinity if any logit is, -infinity if all are.
     valid = wide.amax(dim=-1).isfinite()
     return wide.log_softmax(dim=-1), valid

@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from odp.evaluation.answers_table import answers_table
 from odp.evaluation.record import (
     Difference,
     Evaluation,
-    Generation,
     ModelRecord,
     Perplexity,
     TaskScore,
@@ -47,7 +47,7 @@ def render(evaluation: Evaluation, console: Console) -> None:
         render_tasks(evaluation.tasks, console)
     for generation in evaluation.generations:
         console.print()
-        console.print(_answers(generation))
+        console.print(answers_table(generation, console))
 
 
 def render_tasks(tasks: Sequence[TaskScore], console: Console) -> None:
@@ -227,28 +227,6 @@ def _speed_table(records: Sequence[ModelRecord]) -> Table:
             )
     table.caption = Text("batch 1, greedy, with key-value cache; ratio: to the original")
     return table
-
-
-def _answers(generation: Generation) -> Table:
-    table = plain_table(None)
-    table.title = Text(generation.prompt, style="bold")
-    table.show_header = False
-    table.add_column(style="dim", overflow="fold", min_width=8)
-    table.add_column(overflow="fold", ratio=1)
-    for index, (name, answer) in enumerate(generation.answers.items()):
-        text = Text(answer.text)
-        if index > 0 and answer.first_difference is None:
-            text = Text(f"identical, {_tokens(len(answer.tokens))}", style="green")
-        elif index > 0:
-            text = Text.assemble(
-                (f"differs from new token {answer.first_difference} on\n", "yellow"), text
-            )
-        table.add_row(Text(name), text)
-    return table
-
-
-def _tokens(count: int) -> str:
-    return "1 token" if count == 1 else f"{count} tokens"
 
 
 def _perplexity(score: Perplexity) -> str:

@@ -41,7 +41,7 @@ def test_what_matters_is_there_at_every_width(width: int) -> None:
         "What is [bold]gravity[/bold]?",
         "identical, 2 tokens",
         "differs from new token 1 on",
-        "A [farce].",
+        "A »[farce].",
         "-0.1250",
         "n/a",
     ):

@@ -30,6 +30,8 @@ Examples
 
   odp heal plot healed/ -o losses.png
 
+  odp heal compare SmolLM2/ healed/ --text other.txt
+
 A model whose folder is named like a command is written ./plot.
 """
 
