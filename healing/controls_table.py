@@ -83,13 +83,16 @@ def render_training(runs: Mapping[str, Trained | None], console: Console) -> Non
         for key in ("kl", "language_model"):
             for entry in (run.first, run.last):
                 cells.append(show_number(entry[key]) if entry.get(key) is not None else "n/a")
-        resumed = f" ({run.resumed_at} before)" if run.resumed_at else ""
         table.add_row(
             Text(name),
-            f"{run.steps}{resumed}",
+            str(run.steps),
             str(run.windows),
             *cells,
             f"{run.last['seconds']:.2f}" if run.last else "n/a",
         )
-    table.caption = Text("KL and loss of the text, in nats a token: first step, last step")
+    caption = "KL and loss of the text, in nats a token: first step, last step"
+    for name, run in runs.items():
+        if run is not None and run.resumed_at:
+            caption += f"\n{name}: went on after step {run.resumed_at}"
+    table.caption = Text(caption)
     console.print(table)

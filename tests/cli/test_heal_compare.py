@@ -1,4 +1,4 @@
-"""`odp heal compare`: the original, the rewritten, the healed and a merged model of a tiny Llama."""
+"""`odp heal compare`: original, rewritten, healed and merged models of a tiny Llama."""
 
 from __future__ import annotations
 

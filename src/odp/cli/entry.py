@@ -63,9 +63,9 @@ def _run(command: click.Command, arguments: Sequence[str] | None, name: str) -> 
             prog_name=name,
             standalone_mode=False,
         )
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt) as stop:
         # Files are renamed into place when they are whole, and temporary ones are gone by now.
-        sys.exit(_complain("interrupted; no partial output was left", INTERRUPTED))
+        sys.exit(_complain(str(stop) or "interrupted; no partial output was left", INTERRUPTED))
     except click.ClickException as error:
         sys.exit(_complain(error.format_message(), BAD_INPUT))
     except MemoryError:
