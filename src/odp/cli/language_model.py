@@ -100,7 +100,10 @@ def load(
 
         # transformers compiles the quantisers of BitNet at their first call, for every shape and
         # mode again: minutes, where a command runs them for seconds.
-        click.get_current_context().with_resource(torch.compiler.set_stance("force_eager"))
+        context = click.get_current_context()
+        # rich_click says None where click raises.
+        assert context is not None
+        context.with_resource(torch.compiler.set_stance("force_eager"))
     return loaded
 
 
