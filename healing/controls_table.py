@@ -24,6 +24,8 @@ def render_controls(controls: Controls, console: Console) -> None:
     for warning in controls.evaluation.warnings:
         console.print(Text(f"warning: {warning}", style="yellow"))
     table = plain_table("Controls")
+    # On 80 columns the names of texts need the room.
+    table.show_edge = False
     table.add_column("text", overflow="fold", style="bold", min_width=8)
     table.add_column("model", no_wrap=True)
     for header in ("perplexity", "change", "KL", "top-1", "recovered"):
