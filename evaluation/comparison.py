@@ -234,7 +234,7 @@ def _evaluation(
     records = [
         ModelRecord(
             name=name,
-            architecture=type(model).__name__,
+            architecture=_architecture(model),
             parameters=sum(parameter.numel() for parameter in model.parameters()),
             dtype=str(model.dtype).removeprefix("torch."),
             device=str(model.device),
@@ -253,6 +253,12 @@ def _evaluation(
         variants=records[1:],
         warnings=scores.warnings,
     )
+
+
+def _architecture(model: Any) -> str:
+    """Name of the class; of a model within an adapter that model's."""
+    base = getattr(model, "get_base_model", None)
+    return type(model if base is None else base()).__name__
 
 
 def _add_speed(

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["SLICE_ELEMENTS", "TOP", "Comparison", "as_float64", "compare", "losses"]
+__all__ = ["SLICE_ELEMENTS", "TOPS", "Comparison", "as_float64", "compare", "losses"]
 
 # Logits that are worked on at once: 32 MiB for each array in float64.
 SLICE_ELEMENTS = 2**22
-TOP = 5
+TOPS = (5, 10)
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,18 @@ class Comparison:
             float64; infinite where it gives no distribution.
         kl: KL(original || variant) in nats, float64; infinite where either gives no distribution.
         same_top: whether both find the same token most likely, bool.
-        shared_top: share of the original's `TOP` most likely tokens (of the whole vocabulary, if it
-            is smaller) that are among the variant's, float64.
+        shared_top: by each k of `TOPS`, the share of the original's k most likely tokens (of the
+            whole vocabulary, if it is smaller) that are among the variant's, float64.
+        cosine: of the angle between the logits of the original and those of the variant, over the
+            tokens that neither excludes by -infinity, float64; 1 if both are zero there, 0 if one
+            is; infinite where either gives no distribution.
     """
 
     loss: NDArray[np.float64]
     kl: NDArray[np.float64]
     same_top: NDArray[np.bool_]
-    shared_top: NDArray[np.float64]
+    shared_top: dict[int, NDArray[np.float64]]
+    cosine: NDArray[np.float64]
 
 
 def as_float64(tensor: torch.Tensor) -> torch.Tensor:
@@ -64,7 +68,7 @@ def losses(
     """
     found, missing = [], 0
     for rows in _slices(logits, slice_elements):
-        log_p, valid = _log_probabilities(logits[rows])
+        log_p, valid = _log_probabilities(as_float64(logits[rows]))
         found.append(_target_losses(log_p, valid, targets[rows]))
         missing += int((~valid).sum())
     return np.concatenate(found), missing
@@ -89,19 +93,27 @@ def compare(
     """
     import torch
 
-    loss, kl, same, shared, missing = [], [], [], [], 0
-    top = min(TOP, original.shape[1])
+    loss, kl, same, cosines, missing = [], [], [], [], 0
+    shared: dict[int, list[NDArray[np.float64]]] = {top: [] for top in TOPS}
+    most = min(max(TOPS), original.shape[1])
     for rows in _slices(original, slice_elements):
-        log_p, valid_p = _log_probabilities(original[rows])
-        log_q, valid_q = _log_probabilities(variant[rows].to(original.device))
+        p_logits, q_logits = (as_float64(x[rows].to(original.device)) for x in (original, variant))
+        log_p, valid_p = _log_probabilities(p_logits)
+        log_q, valid_q = _log_probabilities(q_logits)
         valid = valid_p & valid_q
+        cosines.append(torch.where(valid, _cosine(p_logits, q_logits), torch.inf).cpu().numpy())
+        # Before the next arrays of this size are made.
+        del p_logits, q_logits
         missing += int((~valid_q).sum())
         loss.append(_target_losses(log_q, valid_q, targets[rows]))
 
-        top_p, top_q = log_p.topk(top).indices, log_q.topk(top).indices
+        top_p, top_q = log_p.topk(most).indices, log_q.topk(most).indices
         same.append(((top_p[:, 0] == top_q[:, 0]) & valid).cpu().numpy())
-        overlap = (top_p[:, :, None] == top_q[:, None, :]).sum(dim=(1, 2)).double() / top
-        shared.append(torch.where(valid, overlap, 0.0).cpu().numpy())
+        for top, shares in shared.items():
+            # They are sorted: the most likely ones of the most likely ones come first.
+            pairs = top_p[:, :top, None] == top_q[:, None, :top]
+            overlap = pairs.sum(dim=(1, 2)).double() / min(top, most)
+            shares.append(torch.where(valid, overlap, 0.0).cpu().numpy())
 
         p = log_p.exp()
         log_q.neg_().add_(log_p)
@@ -111,7 +123,11 @@ def compare(
         divergence = summands.sum(dim=-1).clamp_(min=0.0)
         kl.append(torch.where(valid, divergence, torch.inf).cpu().numpy())
     comparison = Comparison(
-        np.concatenate(loss), np.concatenate(kl), np.concatenate(same), np.concatenate(shared)
+        np.concatenate(loss),
+        np.concatenate(kl),
+        np.concatenate(same),
+        {top: np.concatenate(shares) for top, shares in shared.items()},
+        np.concatenate(cosines),
     )
     return comparison, missing
 
@@ -123,12 +139,25 @@ def _slices(logits: torch.Tensor, slice_elements: int) -> Iterator[slice]:
         yield slice(begin, min(begin + step, positions))
 
 
-def _log_probabilities(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logarithms of probabilities, float64, shape of `logits`, and which rows are distributions."""
-    wide = as_float64(logits)
+def _log_probabilities(wide: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logarithms of probabilities, float64 like the logits, and which rows are distributions."""
     # The maximum is nan or +infinity if any logit is, -infinity if all are.
     valid = wide.amax(dim=-1).isfinite()
     return wide.log_softmax(dim=-1), valid
+
+
+def _cosine(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
+    """Cosine of the angle between rows of float64 logits, shape (positions,); see `Comparison`."""
+    import torch
+
+    is_finite = p.isfinite() & q.isfinite()
+    if not bool(is_finite.all()):
+        p, q = torch.where(is_finite, p, 0.0), torch.where(is_finite, q, 0.0)
+    square_p, square_q = (p * p).sum(dim=-1), (q * q).sum(dim=-1)
+    # The root of one product, and not a product of two roots: equal rows are at exactly 1.
+    cosine = ((p * q).sum(dim=-1) / (square_p * square_q).sqrt()).clamp_(-1.0, 1.0)
+    without_angle = (square_p == 0) | (square_q == 0)
+    return torch.where(without_angle, (square_p == square_q).to(cosine), cosine)
 
 
 def _target_losses(

@@ -9,18 +9,18 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from odp.evaluation.answers_table import answers_table
 from odp.evaluation.record import (
     Difference,
     Evaluation,
-    Generation,
     ModelRecord,
     Perplexity,
     TaskScore,
 )
 from odp.rewriter.report_summary import format_count, format_error, format_share
-from odp.rewriter.table_style import WIDE, Signs, number_column, plain_table
+from odp.rewriter.table_style import VERY_WIDE, WIDE, Signs, number_column, plain_table
 
-__all__ = ["render", "render_tasks", "show_change", "show_number"]
+__all__ = ["render", "render_tasks", "show_change", "show_cosine", "show_number"]
 
 
 def render(evaluation: Evaluation, console: Console) -> None:
@@ -47,7 +47,7 @@ def render(evaluation: Evaluation, console: Console) -> None:
         render_tasks(evaluation.tasks, console)
     for generation in evaluation.generations:
         console.print()
-        console.print(_answers(generation))
+        console.print(answers_table(generation, console))
 
 
 def render_tasks(tasks: Sequence[TaskScore], console: Console) -> None:
@@ -134,6 +134,13 @@ def _scores_table(evaluation: Evaluation, width: int) -> Table:
     number_column(table, "top-1")
     if width >= WIDE:
         number_column(table, "top-5")
+        number_column(table, "top-10")
+    # On a narrow terminal there is room for one of both, and a broken model has no cosine.
+    has_cosine = width >= WIDE or not is_broken
+    if has_cosine:
+        number_column(table, "cosine")
+    if width >= VERY_WIDE:
+        number_column(table, "least")
     if is_broken:
         number_column(table, "not finite")
     names = list(evaluation.original.texts)
@@ -149,7 +156,11 @@ def _scores_table(evaluation: Evaluation, width: int) -> Table:
         _add_text(table, "all texts", records, known, differences, width, is_broken)
     caption = "KL: mean of KL(original || variant) in nats; top-1: same most likely token"
     if width >= WIDE:
-        caption += "; top-5: shared part of the five most likely"
+        caption += "; top-5, top-10: shared part of the five, ten most likely"
+    if has_cosine:
+        caption += "; cosine: of the logits, mean over tokens"
+    if width >= VERY_WIDE:
+        caption += ", and the least of them"
     if is_broken:
         caption += "\nnot finite: positions whose logits are nan or infinite"
     table.caption = Text(caption)
@@ -177,6 +188,11 @@ def _add_text(
         cells.append(Text(format_share(found.top1) if found else ""))
         if width >= WIDE:
             cells.append(Text(format_share(found.top5) if found else ""))
+            cells.append(Text(format_share(found.top10) if found else ""))
+        if width >= WIDE or not is_broken:
+            cells.append(Text(show_cosine(found.cosine) if found else ""))
+        if width >= VERY_WIDE:
+            cells.append(Text(show_cosine(found.min_cosine) if found else ""))
         if is_broken:
             cells.append(Text(format_count(score.not_finite)))
         table.add_row(*cells)
@@ -211,28 +227,6 @@ def _speed_table(records: Sequence[ModelRecord]) -> Table:
             )
     table.caption = Text("batch 1, greedy, with key-value cache; ratio: to the original")
     return table
-
-
-def _answers(generation: Generation) -> Table:
-    table = plain_table(None)
-    table.title = Text(generation.prompt, style="bold")
-    table.show_header = False
-    table.add_column(style="dim", overflow="fold", min_width=8)
-    table.add_column(overflow="fold", ratio=1)
-    for index, (name, answer) in enumerate(generation.answers.items()):
-        text = Text(answer.text)
-        if index > 0 and answer.first_difference is None:
-            text = Text(f"identical, {_tokens(len(answer.tokens))}", style="green")
-        elif index > 0:
-            text = Text.assemble(
-                (f"differs from new token {answer.first_difference} on\n", "yellow"), text
-            )
-        table.add_row(Text(name), text)
-    return table
-
-
-def _tokens(count: int) -> str:
-    return "1 token" if count == 1 else f"{count} tokens"
 
 
 def _perplexity(score: Perplexity) -> str:
@@ -273,6 +267,20 @@ def show_change(change: float) -> str:
     sign = "+" if percent > 0 else "-"
     shown = f"{abs(percent):.3f}" if abs(percent) >= 5e-3 else format_error(abs(percent))
     return f"{sign}{shown} %"
+
+
+def show_cosine(cosine: float) -> str:
+    """A cosine; one near 1 by its distance from it.
+
+    >>> show_cosine(0.957), show_cosine(1.0), show_cosine(1 - 2.5e-7), show_cosine(float("inf"))
+    ('0.9570', '1', '1 - 2.5e-7', 'n/a')
+    """
+    if not math.isfinite(cosine):
+        return "n/a"
+    if cosine == 1:
+        return "1"
+    distance = 1 - cosine
+    return f"{cosine:.4f}" if distance >= 5e-4 else f"1 - {format_error(distance)}"
 
 
 def _rate(rate: float) -> str:

@@ -75,6 +75,11 @@ class Difference:
             distribution count as different.
         top5: mean over positions of |A n B| / 5, where A and B are the sets of the five most
             likely tokens of each model.
+        top10: likewise of the ten most likely.
+        cosine: mean over positions of the cosine of the angle between the logits of both models,
+            as they are; infinite if either model gave no distribution at some position.  What adds
+            the same number to all logits changes no prediction and does change their cosine.
+        min_cosine: the smallest of them; infinite likewise.
     """
 
     perplexity_change: float
@@ -82,6 +87,9 @@ class Difference:
     max_kl: float
     top1: float
     top5: float
+    top10: float
+    cosine: float
+    min_cosine: float
 
 
 @dataclass

@@ -58,6 +58,9 @@ class DifferenceSums:
     max_kl: float = 0.0
     top1: int = 0
     top5: float = 0.0
+    top10: float = 0.0
+    cosine: float = 0.0
+    min_cosine: float = math.inf
 
     def add(self, found: Comparison) -> None:
         """Add some positions."""
@@ -65,7 +68,10 @@ class DifferenceSums:
         self.kl += float(found.kl.sum())
         self.max_kl = max(self.max_kl, float(found.kl.max()))
         self.top1 += int(found.same_top.sum())
-        self.top5 += float(found.shared_top.sum())
+        self.top5 += float(found.shared_top[5].sum())
+        self.top10 += float(found.shared_top[10].sum())
+        self.cosine += float(found.cosine.sum())
+        self.min_cosine = min(self.min_cosine, float(found.cosine.min()))
 
     def difference(self, original: LossSums, variant: LossSums) -> Difference:
         """The difference over all positions that were added.
@@ -83,6 +89,9 @@ class DifferenceSums:
             max_kl=self.max_kl,
             top1=self.top1 / self.tokens,
             top5=self.top5 / self.tokens,
+            top10=self.top10 / self.tokens,
+            cosine=self.cosine / self.tokens,
+            min_cosine=self.min_cosine if math.isfinite(self.cosine) else math.inf,
         )
 
 
@@ -294,6 +303,9 @@ def _sum_differences(by_text: Mapping[str, DifferenceSums]) -> DifferenceSums:
         total.max_kl = max(total.max_kl, sums.max_kl)
         total.top1 += sums.top1
         total.top5 += sums.top5
+        total.top10 += sums.top10
+        total.cosine += sums.cosine
+        total.min_cosine = min(total.min_cosine, sums.min_cosine)
     return total
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +14,9 @@ from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dic
 from safetensors import SafetensorError, safe_open
 
 from odp.approximations.errors import OdpError
+from odp.healing.adapters import IDENTITY
 from odp.healing.bit_linear import adapted_layers, bit_linears, see_quantised, ternary_view
+from odp.healing.identity import Identity
 
 __all__ = ["random_adapter", "read_adapter"]
 
@@ -63,13 +67,14 @@ def read_adapter(model: Any, folder: Path) -> Any:
 
     Raises:
         OdpError: a file is missing or damaged, the adapter is no LoRA, or it was made for another
-            model.
+            model: by its layers, or by what `odp.heal` has written beside it.
     """
     bit_linears(model)
     file = folder / _WEIGHTS
     for needed in (folder / "adapter_config.json", file):
         if not needed.is_file():
             raise OdpError(f"there is no adapter in '{folder}': {needed.name} is missing")
+    _check_owner(model, folder)
     try:
         with safe_open(file, "pt") as stored:
             stored_keys = set(stored.keys())
@@ -97,6 +102,20 @@ def read_adapter(model: Any, folder: Path) -> Any:
     if not any(True for _ in adapted_layers(adapted)):
         raise OdpError(f"the adapter in '{folder}' is on none of the BitNet layers of the model")
     return adapted.eval()
+
+
+def _check_owner(model: Any, folder: Path) -> None:
+    """Raise if the adapter is one of `odp.heal` for another model; others have no such record."""
+    file = folder / IDENTITY
+    if not file.is_file():
+        return
+    try:
+        identity = Identity.from_dict(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise OdpError(f"cannot read '{file}': {_first(error)}") from None
+    # The layers are the same with and without the rational expressions that it was trained for.
+    owner = dataclasses.replace(identity, surgery={})
+    owner.check(Identity.of(model), f"the adapter in '{folder}'")
 
 
 def _first(error: Exception) -> str:

@@ -24,6 +24,8 @@ def render_controls(controls: Controls, console: Console) -> None:
     for warning in controls.evaluation.warnings:
         console.print(Text(f"warning: {warning}", style="yellow"))
     table = plain_table("Controls")
+    # On 80 columns the names of texts need the room.
+    table.show_edge = False
     table.add_column("text", overflow="fold", style="bold", min_width=8)
     table.add_column("model", no_wrap=True)
     for header in ("perplexity", "change", "KL", "top-1", "recovered"):
@@ -83,13 +85,16 @@ def render_training(runs: Mapping[str, Trained | None], console: Console) -> Non
         for key in ("kl", "language_model"):
             for entry in (run.first, run.last):
                 cells.append(show_number(entry[key]) if entry.get(key) is not None else "n/a")
-        resumed = f" ({run.resumed_at} before)" if run.resumed_at else ""
         table.add_row(
             Text(name),
-            f"{run.steps}{resumed}",
+            str(run.steps),
             str(run.windows),
             *cells,
             f"{run.last['seconds']:.2f}" if run.last else "n/a",
         )
-    table.caption = Text("KL and loss of the text, in nats a token: first step, last step")
+    caption = "KL and loss of the text, in nats a token: first step, last step"
+    for name, run in runs.items():
+        if run is not None and run.resumed_at:
+            caption += f"\n{name}: went on after step {run.resumed_at}"
+    table.caption = Text(caption)
     console.print(table)

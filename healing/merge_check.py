@@ -117,6 +117,13 @@ def check_merge(
     layers = list(adapted_layers(adapted))
     if not layers:
         raise OdpError("the model has no adapter on a BitNet layer")
+    with _unrounded(layers):
+        return _checked(adapted, layers, tokens, progress)
+
+
+def _checked(
+    adapted: Any, layers: list[BitLinearLora], tokens: torch.Tensor, progress: Progress
+) -> MergeCheck:
     kinds: dict[str, int] = {}
     for layer in bit_linears(adapted).values():
         kinds[kind_of(layer)] = kinds.get(kind_of(layer), 0) + 1
@@ -137,6 +144,19 @@ def check_merge(
     with torch.no_grad(), torch.compiler.set_stance("force_eager"):
         check.ways = _ways(adapted, layers, tokens, check, progress)
     return check
+
+
+@contextmanager
+def _unrounded(layers: list[BitLinearLora]) -> Iterator[None]:
+    """Adapters as they are; whether they are rounded to 8 bits is as before afterwards."""
+    before = [layer.int8 for layer in layers]
+    try:
+        for layer in layers:
+            layer.int8 = False
+        yield
+    finally:
+        for layer, rounded in zip(layers, before, strict=True):
+            layer.int8 = rounded
 
 
 def _ways(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers.integrations.bitnet import AutoBitLinear
 
@@ -186,5 +187,8 @@ def save_bitnet(model: Any, tokenizer: Any, folder: Path) -> None:
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise OdpError(f"cannot write '{folder}': {reason}") from None
+    except SafetensorError as error:
+        # What it raises where the disk is full, among others.
+        raise OdpError(f"cannot write '{folder}': {' '.join(str(error).split())}") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

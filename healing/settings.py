@@ -12,6 +12,8 @@ from odp.approximations.errors import OdpError
 __all__ = ["PRESETS", "UNKNOWN_OF_SEED", "HealingSettings", "preset"]
 
 _DTYPES = ("float32", "bfloat16", "float16")
+# AdamW's first step is ten times the learning rate, which torch converts to float32.
+_LARGEST = 1e36
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,10 @@ class HealingSettings:
             raise OdpError(f"healing: context must be at least 2 tokens, not {self.context}")
         for name in ("alpha", "learning_rate", "clipping"):
             value = getattr(self, name)
-            if not (value > 0 and math.isfinite(value)):
-                raise OdpError(f"healing: {name} must be a positive number, not {value}")
+            if not 0 < value <= _LARGEST:
+                raise OdpError(
+                    f"healing: {name} must be a positive number up to {_LARGEST:g}, not {value}"
+                )
         for name in ("magnitudes", "weight_decay", "language_model", "kl", "features"):
             value = getattr(self, name)
             if not (value >= 0 and math.isfinite(value)):

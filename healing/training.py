@@ -285,15 +285,16 @@ class _Run:
         if math.isfinite(value):
             return
         shown = "nan" if math.isnan(value) else "infinite"
-        steps = self.checkpoints.steps()
+        # The checkpoint of the step before holds the very numbers that gave it.
+        steps = [saved for saved in self.checkpoints.steps() if saved < step - 1]
         good = (
             f"the last good checkpoint is of step {steps[-1]}, in '{self.checkpoints.folder}'"
             if steps
-            else "there was no checkpoint before it"
+            else "there is no good checkpoint before it"
         )
         raise OdpError(
-            f"the {what} is {shown} at step {step}; {good}; use a smaller learning rate, or "
-            "float32 or bfloat16 in place of float16"
+            f"the {what} is {shown} at step {step}; {good}; begin again in another folder with a "
+            "smaller learning rate, or with float32 or bfloat16 in place of float16"
         )
 
     def _save(self, step: int) -> None:

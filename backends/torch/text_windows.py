@@ -113,4 +113,6 @@ class TextWindows:
             raise OdpError(f"text '{text}' is not UTF-8 (byte {error.start})") from None
 
     def _encoded(self, text: str) -> list[int]:
-        return [int(token) for token in self._tokenizer.encode(text, add_special_tokens=False)]
+        # verbose=False: a text is longer than the model's context, which is what windows are for.
+        ids = self._tokenizer.encode(text, add_special_tokens=False, verbose=False)
+        return [int(token) for token in ids]

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
         pareto,
     )
     from odp.budgeting import Budget, allocate_operations, sensitivity
-    from odp.healing_run import Healed, heal, load_healed
+    from odp.healed_model import load_healed
+    from odp.healing_comparison import compare_healed
+    from odp.healing_run import Healed, heal
     from odp.rewriter.ranges import Ranges
     from odp.rewriter.report import Report
     from odp.rewriting import RewriteResult, calibrate, find_sites, rewrite
@@ -52,6 +54,7 @@ __all__ = [
     "allocate_operations",
     "approximate",
     "calibrate",
+    "compare_healed",
     "find_sites",
     "heal",
     "load_healed",
@@ -77,9 +80,10 @@ _HOMES = {
     "Budget": "odp.budgeting",
     "allocate_operations": "odp.budgeting",
     "sensitivity": "odp.budgeting",
+    "compare_healed": "odp.healing_comparison",
     "Healed": "odp.healing_run",
     "heal": "odp.healing_run",
-    "load_healed": "odp.healing_run",
+    "load_healed": "odp.healed_model",
     "Ranges": "odp.rewriter.ranges",
     "calibrate": "odp.rewriting",
     "find_sites": "odp.rewriting",

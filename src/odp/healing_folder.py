@@ -39,6 +39,13 @@ __all__ = [
 RECORD, RANGES, CONTROLS = "heal.json", "ranges.json", "controls.json"
 SURGERY_FOLDER, CONTROL_FOLDER, ADAPTER = "surgery", "control", "adapter"
 _BEGINNING = 1 << 20
+# What is read of a record, and as what.
+_NEEDED: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("passes", "guard", "target"), str),
+    **dict.fromkeys(("error", "margin"), (int, float)),
+    **dict.fromkeys(("settings", "surgery", "model"), dict),
+    "texts": list,
+}
 
 
 def open_folder(
@@ -110,16 +117,21 @@ def read_record(place: Path) -> dict[str, Any]:
     """What was done to which model.
 
     Raises:
-        OdpError: there is no healing in the folder.
+        OdpError: there is no healing in the folder, or its record is damaged.
     """
+    from odp.healing.identity import Identity
+
     file = place / RECORD
     if not file.is_file():
         raise OdpError(f"there is no healing in '{place}': {RECORD} is missing")
     try:
         known: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(known, dict) or not isinstance(known.get("model"), dict):
+        if not isinstance(known, dict) or not all(
+            isinstance(known.get(name), kind) for name, kind in _NEEDED.items()
+        ):
             raise ValueError("it does not describe a healing")
-    except (OSError, ValueError) as error:
+        Identity.from_dict(known["model"])
+    except (OSError, ValueError, TypeError) as error:
         raise OdpError(f"cannot read '{file}': {error}") from None
     return known
 

@@ -18,7 +18,6 @@ from odp.healing_folder import (
     check_surgery,
     describe_text,
     open_folder,
-    read_record,
     surgery_of,
     write_record,
 )
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from odp.healing.training import Trained
     from odp.job import Stage
 
-__all__ = ["Healed", "heal", "load_healed"]
+__all__ = ["Healed", "heal"]
 
 # A text of any size is trained on; of each, no more than this is scored.
 _SCORED_CHARACTERS = 1 << 22
@@ -46,7 +45,7 @@ class Healed:
 
     Attributes:
         model: a `peft.PeftModel` of the rewritten model, in the memory of the original; copy it
-            before merging, or use `load_healed`.
+            before merging, or use `odp.load_healed`.
         rewritten: the rewriting, with its report.
         trained: of the rewritten model.
         control: of the original; None without a control.
@@ -228,54 +227,6 @@ def heal(
 
         write_text(place / CONTROLS, controls.to_json())
     return Healed(adapted, rewritten, runs[SURGERY_FOLDER], runs.get(CONTROL_FOLDER), controls)
-
-
-def load_healed(
-    model: PreTrainedModel,
-    folder: str | Path,
-    tokenizer: PreTrainedTokenizerBase | None = None,
-    *,
-    share_parameters: bool = False,
-    progress: Stage = lambda what, done, total: None,
-) -> Any:
-    """The healed model again: rewritten as it was, with its adapter.
-
-    Args:
-        model: the original; unchanged.
-        folder: of `heal`.
-        tokenizer: of the model, to be compared with that of the training; None does not.
-        share_parameters: whether to use the memory of the original's parameters.  Merging the
-            adapter then changes the original, too.
-        progress: called when a stage advances.
-
-    Returns:
-        A `peft.PeftModel` in evaluation mode; `merge_and_unload()` makes a plain model of it.
-
-    Raises:
-        OdpError: there is no healing, or it is of another model, tokenizer or version.
-    """
-    from odp.healing.adapters import check_healing_installed, load_adapter
-    from odp.healing.identity import Identity
-
-    check_healing_installed()
-    place = Path(folder)
-    known = read_record(place)
-    identity = Identity.from_dict(known["model"])
-    identity.check(Identity.of(model, tokenizer), f"the healing in '{place}'")
-    options = {name: known[name] for name in ("passes", "error", "margin", "guard", "target")}
-    rewritten = rewrite(
-        model,
-        calibration=place / RANGES,
-        measure=False,
-        share_parameters=share_parameters,
-        progress=progress,
-        **options,
-    )
-    surgery = surgery_of(known["passes"], rewritten)
-    check_surgery(known, surgery, place)
-    return load_adapter(
-        rewritten.model, place / SURGERY_FOLDER / ADAPTER, tokenizer=tokenizer, surgery=surgery
-    )
 
 
 def _vocabulary(model: PreTrainedModel) -> int:

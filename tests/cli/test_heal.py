@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -70,7 +74,13 @@ def test_a_finished_healing_is_shown_again(folder: Path, healed: Path, command: 
     picture = folder / "losses.png"
     done = command(*arguments(folder, healed, "--resume", "--plot", picture), program="odp")
     assert done.code == 0, done.err
-    for word in ("original + LoRA", "surgery + LoRA", "held out", "distinct-3", "6 (6 before)"):
+    for word in (
+        "original + LoRA",
+        "surgery + LoRA",
+        "held out",
+        "distinct-3",
+        "surgery: went on after step 6",
+    ):
         assert word in done.out
     assert picture.read_bytes().startswith(b"\x89PNG")
 
@@ -209,3 +219,33 @@ def test_more_bad_input(
     context = ["--train-context", "64"] if words[0] != "plot" and "--text" in words else []
     done = command("heal", *(known.get(word, word) for word in words), *context, program="odp")
     assert message in done.error()
+
+
+def test_ctrl_c_says_how_it_goes_on(folder: Path, tmp_path: Path) -> None:
+    """A real SIGINT of another process, in the middle of the training."""
+    output = tmp_path / "stopped"
+    words = [str(word) for word in arguments(folder, output, "--steps", "100000", "--no-control")]
+    # What runs in the background of a shell ignores SIGINT, and so would what it starts.
+    script = (
+        "import signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from odp.cli import main\nmain(sys.argv[1:])"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, *words], stderr=subprocess.PIPE, text=True
+    )
+    log = output / "surgery" / "log.jsonl"
+    limit = time.monotonic() + 300
+    while time.monotonic() < limit and process.poll() is None:
+        if log.is_file() and log.read_text().count("\n") >= 5:
+            break
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.strip() == (
+        "error: interrupted; the same command with --resume goes on from the last checkpoint in "
+        f"'{output}'"
+    )
+    assert not list(output.rglob(".odp-*"))
+    assert list((output / "surgery" / "checkpoints").glob("step-*.json"))

@@ -20,7 +20,7 @@ from odp.evaluation.record import (
 def sample() -> Evaluation:
     """A good variant and a broken one."""
     broken = Perplexity(120, math.inf, 7)
-    undefined = Difference(math.inf, math.inf, math.inf, 0.25, 0.125)
+    undefined = Difference(math.inf, math.inf, math.inf, 0.25, 0.125, 0.0625, math.inf, math.inf)
     return Evaluation(
         version="1.2.3",
         windows=WindowRecord(64, 32, 1, 1000),
@@ -44,10 +44,10 @@ def sample() -> Evaluation:
                 texts={"a text": Perplexity(100, 12.50125, 0), "b text": Perplexity(20, 14.5, 0)},
                 total=Perplexity(120, 12.751, 0),
                 differences={
-                    "a text": Difference(1e-4, 2.5e-5, 1.5e-3, 0.99, 0.996),
-                    "b text": Difference(0.0, 0.0, 0.0, 1.0, 1.0),
+                    "a text": Difference(1e-4, 2.5e-5, 1.5e-3, 0.99, 0.996, 0.998, 0.957, 0.5),
+                    "b text": Difference(0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 1.0),
                 },
-                difference=Difference(8e-5, 2e-5, 1.5e-3, 0.9916, 0.9966),
+                difference=Difference(8e-5, 2e-5, 1.5e-3, 0.9916, 0.9966, 0.999, 1 - 2.5e-7, 0.5),
                 layer_errors=[1e-6, 2.5e-5],
                 speed=SpeedRecord(617.25, 28.375, 0.5, 0.5),
             ),

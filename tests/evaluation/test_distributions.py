@@ -68,6 +68,14 @@ def test_numbers_are_those_of_the_definitions(
     np.testing.assert_allclose(found.kl, kl, rtol=0, atol=allowed)
     assert (found.kl >= 0).all()
 
+    p, q = original.double().numpy(), variant.double().numpy()
+    norms = np.linalg.norm(p, axis=-1) * np.linalg.norm(q, axis=-1)
+    # Three sums of `vocabulary` products, each off by that many roundings of its absolute value,
+    # which the norms bound; a quotient and a root more.
+    few = (3 * p.shape[1] + 8) * EPSILON
+    np.testing.assert_allclose(found.cosine, (p * q).sum(axis=-1) / norms, rtol=0, atol=few)
+    assert (abs(found.cosine) <= 1).all()
+
 
 def test_sets_of_top_tokens_without_ties() -> None:
     generator = torch.Generator().manual_seed(3)
@@ -75,17 +83,22 @@ def test_sets_of_top_tokens_without_ties() -> None:
     variant = original + torch.randn(50, 30, generator=generator)
     found, _ = compare(original, variant, torch.zeros(50, dtype=torch.int64))
     best_p, best_q = (np.argsort(-x.numpy(), axis=-1) for x in (original, variant))
-    shared = [len(set(p[:5]) & set(q[:5])) / 5 for p, q in zip(best_p, best_q, strict=True)]
-    assert found.shared_top.tolist() == shared
+    for k in (5, 10):
+        shared = [len(set(p[:k]) & set(q[:k])) / k for p, q in zip(best_p, best_q, strict=True)]
+        assert found.shared_top[k].tolist() == shared
+        assert 0 < sum(shared) < 50
     assert found.same_top.tolist() == (best_p[:, 0] == best_q[:, 0]).tolist()
-    assert 0 < sum(shared) < 50
 
 
-def test_a_vocabulary_of_less_than_five_tokens() -> None:
+def test_a_vocabulary_of_less_tokens_than_are_compared() -> None:
     original, variant = torch.tensor([[3.0, 2.0, 1.0]]), torch.tensor([[1.0, 2.0, 3.0]])
     found, _ = compare(original, variant, torch.tensor([0]))
-    assert found.shared_top.tolist() == [1.0]
+    assert [shares.tolist() for shares in found.shared_top.values()] == [[1.0], [1.0]]
     assert found.same_top.tolist() == [False]
+    generator = torch.Generator().manual_seed(5)
+    original, variant = torch.randn(2, 40, 7, generator=generator)
+    found, _ = compare(original, variant, torch.zeros(40, dtype=torch.int64))
+    assert (found.shared_top[10] == 1).all() and (found.shared_top[5] < 1).any()
 
 
 @given(pairs())
@@ -97,7 +110,8 @@ def test_equal_logits_are_at_distance_zero_exactly(
     found, _ = compare(original, original.clone(), targets)
     assert (found.kl == 0).all()
     assert found.same_top.all()
-    assert (found.shared_top == 1).all()
+    assert all((shares == 1).all() for shares in found.shared_top.values())
+    assert (found.cosine == 1).all()
     assert (found.loss == losses(original, targets)[0]).all()
 
 
@@ -122,7 +136,8 @@ def test_slices_change_nothing(slice_elements: int) -> None:
     np.testing.assert_allclose(sliced.kl, whole.kl, rtol=0, atol=allowed)
     np.testing.assert_allclose(sliced.loss, whole.loss, rtol=0, atol=allowed)
     np.testing.assert_array_equal(sliced.same_top, whole.same_top)
-    np.testing.assert_array_equal(sliced.shared_top, whole.shared_top)
+    np.testing.assert_equal(sliced.shared_top, whole.shared_top)
+    np.testing.assert_allclose(sliced.cosine, whole.cosine, rtol=0, atol=(3 * 40 + 8) * EPSILON)
     np.testing.assert_allclose(
         losses(original, targets, slice_elements)[0], losses(original, targets)[0], atol=allowed
     )
@@ -153,12 +168,14 @@ def test_positions_without_a_distribution_are_counted_and_infinite() -> None:
     assert np.isinf(found.kl).tolist() == [False, True, True, True]
     assert np.isinf(found.loss).tolist() == [False, True, True, True]
     assert found.same_top.tolist() == [True, False, False, False]
-    assert found.shared_top.tolist() == [1, 0, 0, 0]
+    assert [shares.tolist() for shares in found.shared_top.values()] == [[1, 0, 0, 0]] * 2
+    assert found.cosine.tolist() == [1, math.inf, math.inf, math.inf]
     # The other way round the variant is fine, but there is nothing to compare it with.
     found, missing = compare(variant, original, targets)
     assert missing == 0
     assert np.isfinite(found.loss).all()
     assert np.isinf(found.kl).tolist() == [False, True, True, True]
+    assert np.isinf(found.cosine).tolist() == [False, True, True, True]
     assert losses(variant, targets)[1] == 3
 
 
@@ -173,3 +190,27 @@ def test_excluded_tokens_are_no_failure() -> None:
     found, _ = compare(original, torch.tensor([[1.0, 2.0, 0.0]]), torch.tensor([0]))
     lost = math.log(math.e + math.e**2 + 1) - math.log(math.e + math.e**2)
     assert found.kl[0] == pytest.approx(lost, abs=8 * EPSILON)
+
+
+def test_cosines_that_are_known() -> None:
+    up, right, none = [0.0, 3.0], [0.5, 0.0], [0.0, 0.0]
+    original = torch.tensor([up, up, up, none, up, [1.0, 1.0]])
+    variant = torch.tensor([[0.0, 1e-30], right, [0.0, -7.0], none, none, up])
+    found, _ = compare(original, variant, torch.zeros(6, dtype=torch.int64))
+    expected = [1.0, 0.0, -1.0, 1.0, 0.0, math.sqrt(0.5)]
+    assert found.cosine.tolist() == pytest.approx(expected, abs=2 * EPSILON)
+
+
+def test_a_number_added_to_all_logits_changes_nothing_but_their_cosine() -> None:
+    original = torch.tensor([[1.0, -1.0, 0.0, 2.0]])
+    found, _ = compare(original, original + 4.0, torch.tensor([0]))
+    assert found.kl[0] <= rounding(original + 4.0) and found.same_top.all()
+    # (6 + 4 * 2) / sqrt(6 * (6 + 2 * 4 * 2 + 4 * 16))
+    assert found.cosine[0] == pytest.approx(14 / math.sqrt(6 * 86), abs=8 * EPSILON)
+
+
+def test_excluded_tokens_have_no_part_in_the_angle() -> None:
+    original = torch.tensor([[1.0, 2.0, -math.inf, 5.0]])
+    variant = torch.tensor([[2.0, 1.0, 7.0, -math.inf]])
+    found, missing = compare(original, variant, torch.tensor([0]))
+    assert missing == 0 and found.cosine[0] == pytest.approx(0.8, abs=4 * EPSILON)

@@ -41,7 +41,7 @@ def test_what_matters_is_there_at_every_width(width: int) -> None:
         "What is [bold]gravity[/bold]?",
         "identical, 2 tokens",
         "differs from new token 1 on",
-        "A [farce].",
+        "A »[farce].",
         "-0.1250",
         "n/a",
     ):
@@ -50,8 +50,16 @@ def test_what_matters_is_there_at_every_width(width: int) -> None:
 
 def test_a_wide_terminal_shows_more() -> None:
     narrow, wide = shown(sample(), 80), shown(sample(), 120)
-    for header in ("max KL", "top-5", "questions"):
+    for header in ("max KL", "top-5", "top-10", "questions", "0.9570", "1 - 2.5e-7"):
         assert header not in narrow and header in wide
+    assert "least" in shown(sample(), 160) and "least" not in wide
+
+
+def test_a_narrow_terminal_shows_the_cosine_or_what_is_not_finite() -> None:
+    sound = sample()
+    sound.variants = sound.variants[:1]
+    text = shown(sound, 80)
+    assert "0.9570" in text and "1 - 2.5e-7" in text and "not finite" not in text
 
 
 def test_what_was_not_measured_is_not_shown() -> None:

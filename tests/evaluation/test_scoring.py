@@ -22,9 +22,9 @@ TEXTS = [Text("first", prose(75, seed=1)), Text("second", prose(40, seed=2))]
 
 @dataclass
 class Straightforward:
-    """Every scored position of one text: log probabilities (positions, vocabulary), targets."""
+    """Every scored position of one text: logits (positions, vocabulary), targets."""
 
-    log_p: Any
+    logits: Any
     targets: Any
 
     @classmethod
@@ -39,10 +39,14 @@ class Straightforward:
             seen = prefix + ids[window * STRIDE : token]
             with torch.no_grad():
                 logits = model(torch.tensor([seen])).logits[0, -1].double().numpy()
-            rows.append(logits - logits.max())
+            rows.append(logits)
             targets.append(ids[token])
-        stacked = np.stack(rows)
-        return cls(stacked - np.log(np.exp(stacked).sum(-1, keepdims=True)), np.array(targets))
+        return cls(np.stack(rows), np.array(targets))
+
+    @property
+    def log_p(self) -> Any:
+        below = self.logits - self.logits.max(-1, keepdims=True)
+        return below - np.log(np.exp(below).sum(-1, keepdims=True))
 
     @property
     def loss(self) -> Any:
@@ -91,14 +95,22 @@ def test_numbers_are_those_of_all_logits(make: Any, adds_begin: bool) -> None:
         assert kl.mean() > 10 * allowed  # else nothing was tested
         best_p, best_q = (np.argsort(-x.log_p, axis=-1) for x in (p, q))
         assert difference.top1 == (best_p[:, 0] == best_q[:, 0]).mean()
-        shared = [len(set(a[:5]) & set(b[:5])) / 5 for a, b in zip(best_p, best_q, strict=True)]
-        assert difference.top5 == pytest.approx(np.mean(shared), abs=1e-12)
-        assert 0 < difference.top5 < 1
+        for k, share in ((5, difference.top5), (10, difference.top10)):
+            shared = [len(set(a[:k]) & set(b[:k])) / k for a, b in zip(best_p, best_q, strict=True)]
+            assert share == pytest.approx(np.mean(shared), abs=1e-12)
+            assert 0 < share < 1
+        norms = np.linalg.norm(p.logits, axis=-1), np.linalg.norm(q.logits, axis=-1)
+        cosines = (p.logits * q.logits).sum(axis=-1) / (norms[0] * norms[1])
+        # An error of the logits turns their direction by at most its norm over theirs.
+        turned = 2 * allowed * math.sqrt(p.logits.shape[1]) / min(norm.min() for norm in norms)
+        assert difference.cosine == pytest.approx(cosines.mean(), abs=turned)
+        assert difference.min_cosine == pytest.approx(cosines.min(), abs=turned)
+        assert 1 - cosines.mean() > 10 * turned
 
 
 def _both(exact: dict[str, list[Straightforward]], index: int) -> list[list[Any]]:
     both = [pair[index] for pair in exact.values()]
-    return [[text.log_p for text in both], [text.targets for text in both]]
+    return [[text.logits for text in both], [text.targets for text in both]]
 
 
 def test_models_that_are_equal_are_equal_exactly() -> None:
@@ -112,7 +124,8 @@ def test_models_that_are_equal_are_equal_exactly() -> None:
         for difference in (*record.differences.values(), record.difference):
             assert difference is not None
             assert difference.perplexity_change == difference.mean_kl == difference.max_kl == 0
-            assert difference.top1 == difference.top5 == 1
+            assert difference.top1 == difference.top5 == difference.top10 == 1
+            assert difference.cosine == difference.min_cosine == 1
     assert all(module.training for module in original.modules())
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from odp.healing import Identity, save_adapter
 from odp.healing.merging import merge_adapters, save_bitnet
 
 from .tiny_bitnet import KINDS, adapted, bitnet, llama, save, tokenizer
@@ -66,3 +68,20 @@ def test_bad_input_is_one_line(command: Command, tmp_path: Path) -> None:
     save_bitnet(merge_adapters(adapted(bitnet())), tokenizer(), tmp_path / "merged")
     merged = command("heal", "check-merge", tmp_path / "merged", program="odp").error()
     assert "not ternary; was an adapter merged" in merged
+
+
+def test_an_adapter_of_a_healing_belongs_to_its_model(command: Command, tmp_path: Path) -> None:
+    """Another model of the same layers takes the adapter, and answers nonsense."""
+    folder = save(tmp_path / "model", bitnet())
+    other = bitnet()
+    with torch.no_grad():
+        other.model.embed_tokens.weight.add_(0.5)
+    arguments = ("heal", "check-merge", folder, "--rank", "3", "--adapter")
+    for name, owner in (("own", bitnet()), ("others", other)):
+        identity = Identity.of(owner, surgery={"passes": "all"})
+        save_adapter(adapted(owner), tmp_path / name, identity)
+    assert command(*arguments, tmp_path / "own", program="odp").code == 0
+    error = command(*arguments, tmp_path / "others", program="odp").error()
+    assert "belongs to another BitNetForCausalLM: the numbers of parameter" in error
+    (tmp_path / "others" / "odp.json").write_text("[]")
+    assert "odp.json" in command(*arguments, tmp_path / "others", program="odp").error()

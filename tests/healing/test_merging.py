@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM
 from transformers.integrations.bitnet import AutoBitLinear
 
@@ -201,6 +202,32 @@ def test_the_check_finds_ours_equal_and_the_others_not(kind: str) -> None:
         assert ways[PEFT].layer > 1e-2  # type: ignore[operator]
     assert torch.equal(logits(model, ids), before), "the model is as it was"
     assert not any(one.int8 or "forward" in one.__dict__ for one in adapted_layers(model))
+
+
+def test_a_check_leaves_adapters_in_8_bits_in_8_bits() -> None:
+    model, ids = adapted(bitnet()), tokens()
+    exact = check_merge(model, ids)
+    quantise_adapters(model)
+    before = logits(model, ids)
+    # The ways are the same, whatever the adapters are at the moment.
+    assert check_merge(model, ids) == exact and exact.int8_error > 0
+    assert all(one.int8 for one in adapted_layers(model))
+    assert torch.equal(logits(model, ids), before)
+
+
+def test_a_disk_that_is_full_is_one_line_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = bitnet()
+
+    def full(folder: Path) -> None:
+        (folder / "model.safetensors").write_bytes(b"half of it")
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(model, "save_pretrained", full)
+    with pytest.raises(OdpError, match=r"cannot write '.*model': I/O error: No space left"):
+        save_bitnet(model, tokenizer(), tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_flips_are_counted_and_explain_what_float_rounding_does_not() -> None:

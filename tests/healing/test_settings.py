@@ -56,6 +56,7 @@ def test_every_setting_is_documented() -> None:
         ({"steps": 0}, "steps must be at least 1"),
         ({"context": 1}, "context must be at least 2"),
         ({"learning_rate": math.nan}, "learning_rate must be a positive number"),
+        ({"learning_rate": 1e300}, "learning_rate must be a positive number up to"),
         ({"kl": -1.0}, "kl must not be negative"),
         ({"dropout": 1.0}, "dropout is a share"),
         ({"warm_up": 1.5}, "warm_up is a share"),

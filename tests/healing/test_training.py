@@ -15,7 +15,7 @@ import torch
 
 from odp import OdpError
 from odp.backends import whole_files
-from odp.healing import attach_adapter, read_log, sharing_copy, train_adapter
+from odp.healing import Checkpoints, attach_adapter, read_log, sharing_copy, train_adapter
 from odp.healing.adapters import trainable
 
 from ..evaluation.tiny_models import gpt2
@@ -214,8 +214,17 @@ def test_nan_stops_with_the_step_and_the_last_good_checkpoint(tmp_path: Path) ->
     assert heal(tmp_path, checkpoint_every=2)[1].resumed_at == 4
 
 
+def test_a_checkpoint_whose_numbers_give_nan_is_not_called_good(tmp_path: Path) -> None:
+    settings = dataclasses.replace(SETTINGS, learning_rate=1e30, warm_up=0.0)
+    with pytest.raises(OdpError) as raised:
+        heal(tmp_path, settings, checkpoint_every=1)
+    # The first update goes too far, and the second step is what notices.
+    assert "at step 2; there is no good checkpoint before it; begin again" in str(raised.value)
+    assert Checkpoints(tmp_path / "checkpoints").steps() == [1]
+
+
 def test_nan_before_any_checkpoint(tmp_path: Path) -> None:
-    with pytest.raises(OdpError, match="at step 1; there was no checkpoint before it"):
+    with pytest.raises(OdpError, match="at step 1; there is no good checkpoint before it"):
         train_adapter(
             broken_at(coarse(), 1), original(), windows(), SETTINGS, tmp_path, device="cpu"
         )

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from odp.cli.language_model import MODEL, calibration_of, load, model_options, parse_variants
+from odp.cli.language_model import (
+    MODEL,
+    calibration_of,
+    load,
+    model_options,
+    parse_variants,
+    prompts_in,
+)
 
 if TYPE_CHECKING:
     from odp.cli.terminal import Terminal
@@ -153,7 +160,7 @@ def evaluate_command(
     if not texts and not tasks and not folders:
         raise click.UsageError("give a --text to score, or a --task")
     chosen = parse_variants(passes, variants)
-    asked = [*prompts, *_lines(prompt_file)]
+    asked = [*prompts, *prompts_in(prompt_file)]
     if report is not None:
         check_writable(report)
     terminal = Terminal(quiet=quiet or as_json)
@@ -230,14 +237,6 @@ def evaluate_command(
             terminal.wrote(report)
     terminal.warn(warnings)
     return 0
-
-
-def _lines(file: Path | None) -> list[str]:
-    if file is None:
-        return []
-    from odp.evaluation import read_texts
-
-    return [line for line in read_texts([file])[0].text.splitlines() if line.strip()]
 
 
 def _rewritten(

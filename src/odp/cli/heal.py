@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,8 @@ Examples
   accelerate launch --num_processes 4 -m odp heal SmolLM2/ --text train.txt -o healed/
 
   odp heal plot healed/ -o losses.png
+
+  odp heal compare SmolLM2/ healed/ --text other.txt
 
 A model whose folder is named like a command is written ./plot.
 """
@@ -227,7 +230,7 @@ def run_command(
 
     from odp.healing_run import heal
 
-    with terminal.progress() as advance:
+    with _resumable(output), terminal.progress() as advance:
         healed = heal(
             loaded.model,
             loaded.tokenizer,
@@ -247,6 +250,22 @@ def run_command(
     if is_main:
         _show(healed, output, plot, terminal, as_json=as_json)
     return 0
+
+
+@contextlib.contextmanager
+def _resumable(folder: Path) -> Iterator[None]:
+    """Whoever stops a healing by Ctrl-C is told how it goes on."""
+    from odp.healing_folder import RECORD
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not (folder / RECORD).is_file():
+            raise
+        raise click.Abort(
+            "interrupted; the same command with --resume goes on from the last checkpoint in "
+            f"'{folder}'"
+        ) from None
 
 
 def _settings(preset: str, options: dict[str, Any], **renamed: Any) -> HealingSettings:

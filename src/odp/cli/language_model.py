@@ -12,7 +12,15 @@ if TYPE_CHECKING:
     from odp.cli.terminal import Terminal
     from odp.evaluation import LanguageModel
 
-__all__ = ["MODEL", "PRESETS", "calibration_of", "load", "model_options", "parse_variants"]
+__all__ = [
+    "MODEL",
+    "PRESETS",
+    "calibration_of",
+    "load",
+    "model_options",
+    "parse_variants",
+    "prompts_in",
+]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -92,7 +100,10 @@ def load(
 
         # transformers compiles the quantisers of BitNet at their first call, for every shape and
         # mode again: minutes, where a command runs them for seconds.
-        click.get_current_context().with_resource(torch.compiler.set_stance("force_eager"))
+        context = click.get_current_context()
+        # rich_click says None where click raises.
+        assert context is not None
+        context.with_resource(torch.compiler.set_stance("force_eager"))
     return loaded
 
 
@@ -135,3 +146,16 @@ def parse_variants(passes: str | None, variants: Sequence[str]) -> dict[str, str
             raise click.UsageError(f"two variants are named '{name.strip()}'")
         chosen[name.strip()] = listed
     return chosen
+
+
+def prompts_in(file: Path | None) -> list[str]:
+    """The lines of a file of prompts that are not blank; none without a file.
+
+    Raises:
+        OdpError: the file cannot be read, or is empty.
+    """
+    if file is None:
+        return []
+    from odp.evaluation import read_texts
+
+    return [line for line in read_texts([file])[0].text.splitlines() if line.strip()]
