@@ -1,8 +1,9 @@
 """Low-rank adapters on a language model: attached, saved, and put back where they belong.
 
 Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models" (arXiv:2106.09685), and Liu et al.,
-"DoRA: Weight-Decomposed Low-Rank Adaptation" (arXiv:2402.09353), by the library peft.  A model that `odp.rewrite` made in the structure `modules` keeps its submodules, so an
-adapter replaces its linear layers and the rational functions around them stay.
+"DoRA: Weight-Decomposed Low-Rank Adaptation" (arXiv:2402.09353), by the library peft.  A model that
+`odp.rewrite` made in the structure `modules` keeps its submodules, so an adapter replaces its
+linear layers and the rational functions around them stay.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ __all__ = ["check_merge_command"]
     metavar="TYPE",
     help="float32, float64, bfloat16, or auto for that of the weights.",
 )
-@click.option("--device", metavar="DEVICE", help="cpu, cuda, ...; default: cuda if there is.")
+@click.option("--device", metavar="DEVICE", help="cpu, cuda, ...; default: cpu.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def check_merge_command(
     model: Path,

@@ -72,7 +72,9 @@ def model_options(command: Command) -> Command:
             help="float32, bfloat16, float16, float64, or auto for that of the weights.",
         ),
         click.option(
-            "--device", metavar="DEVICE", help="cpu, cuda, ...; default: cuda if there is."
+            "--device",
+            metavar="DEVICE",
+            help="cpu, cuda, ... Default: cpu; to heal, a GPU if there is one.",
         ),
         click.option(
             "--attention",
