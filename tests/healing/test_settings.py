@@ -37,11 +37,14 @@ def test_settings_survive_json() -> None:
 
 def test_the_preset_of_the_seed_says_which_numbers_are_not_the_seeds() -> None:
     seed = preset("seed")
-    # Known: LoRA on these layers, and that nothing tied the model to the original.
+    # Known: LoRA, not DoRA, on these layers, and that nothing tied the model to the original.
     assert seed.targets == ("q_proj", "k_proj", "v_proj", "o_proj")
     assert (seed.language_model, seed.kl, seed.features) == (1.0, 0.0, 0.0)
     names = {field.name for field in dataclasses.fields(seed)}
-    assert names - set(UNKNOWN_OF_SEED) == {"targets", "language_model", "kl", "features"}
+    assert names - set(UNKNOWN_OF_SEED) == {
+        *("targets", "magnitudes", "language_model", "kl", "features")
+    }
+    assert seed.magnitudes == 0
 
 
 def test_every_setting_is_documented() -> None:
