@@ -20,7 +20,10 @@ _LARGEST_POWER = 16
 
 
 def read_circuit(
-    model: onnx.ModelProto, known: Sequence[Problem] = (), roots: bool = False
+    model: onnx.ModelProto,
+    known: Sequence[Problem] = (),
+    roots: bool = False,
+    dense: Sequence[str] = (),
 ) -> Circuit:
     """The circuit of a rewritten model.
 
@@ -28,11 +31,13 @@ def read_circuit(
         model: static shapes, opset 12.
         known: problems that were found before; what they left behind is not reported again.
         roots: whether the circuit may have square roots.
+        dense: how the paths of modules end whose weights stay one matrix, also where they are
+            ternary: whoever changes them needs more than signs.
 
     Raises:
         CircuitRefused: of everything in the model that no circuit has; names nodes and modules.
     """
-    reader = _Reader(model, roots)
+    reader = _Reader(model, roots, dense)
     left = {problem.operator.lower() for problem in known}
     problems = [*known, *(p for p in reader.problems if p.operator.lower() not in left)]
     if problems:
@@ -45,8 +50,9 @@ class _Unreadable(Exception):
 
 
 class _Reader:
-    def __init__(self, model: onnx.ModelProto, roots: bool) -> None:
+    def __init__(self, model: onnx.ModelProto, roots: bool, dense: Sequence[str]) -> None:
         self.circuit = Circuit()
+        self.dense = tuple(dense)
         self.rules = {k: v for k, v in _RULES.items() if roots or k != "Sqrt"}
         self.numbers: dict[str, int] = {}
         # As they are stored: indices and shapes are no numbers of the circuit.
@@ -199,7 +205,8 @@ def _matmul(r: _Reader, node: onnx.NodeProto, a: dict[str, Any]) -> int:
 
 
 def _product(r: _Reader, x: int, w: int) -> int:
-    parts = ternary(r.circuit.nodes[w].value)
+    is_dense = any(r.module == end or r.module.endswith(f".{end}") for end in r.dense)
+    parts = None if is_dense else ternary(r.circuit.nodes[w].value)
     if parts is None:
         return r.add("matmul", x, w)
     signs, scale = parts

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         pareto,
     )
     from odp.budgeting import Budget, allocate_operations, sensitivity
+    from odp.healing_rows import heal_rows
     from odp.healing_run import Healed, heal, load_healed
     from odp.rewriter.ranges import Ranges
     from odp.rewriter.report import Report
@@ -54,6 +55,7 @@ __all__ = [
     "calibrate",
     "find_sites",
     "heal",
+    "heal_rows",
     "load_healed",
     "minimax",
     "pareto",
@@ -79,6 +81,7 @@ _HOMES = {
     "sensitivity": "odp.budgeting",
     "Healed": "odp.healing_run",
     "heal": "odp.healing_run",
+    "heal_rows": "odp.healing_rows",
     "load_healed": "odp.healing_run",
     "Ranges": "odp.rewriter.ranges",
     "calibrate": "odp.rewriting",
