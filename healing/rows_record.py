@@ -215,7 +215,8 @@ def _point(tree: dict[str, Any] | None) -> Point | None:
         return None
     numbers = {key: value for key, value in tree["held_out"].items() if key != "change"}
     known: dict[str, Any] = {k: math.inf if v is None else v for k, v in numbers.items()}
-    return Point(CircuitCost(**tree["cost"]), HeldOut(**known))
+    errors = [math.inf if error is None else error for error in tree["cost"]["errors"]]
+    return Point(CircuitCost(**(tree["cost"] | {"errors": errors})), HeldOut(**known))
 
 
 def _finite(tree: Any) -> Any:

@@ -23,6 +23,8 @@ __all__ = ["IntegerProgram", "Overflow", "rescaled"]
 Array = NDArray[Any]
 
 _MANTISSA = 24
+# Integers beyond the range of float64.
+_LONGEST = 1000
 _OPSET, _IR_VERSION = 12, 7
 
 
@@ -189,6 +191,9 @@ def rescaled(integers: Array, k: int) -> Array:
     """
 
     def divided(x: int) -> int:
+        if x.bit_length() > _LONGEST:
+            # Long past what fits, after a chain of squares; it only has to stay an integer.
+            return x >> k
         quotient = math.ldexp(float(x), -k)
         return int(math.copysign(math.floor(abs(quotient) + 0.5), quotient))
 

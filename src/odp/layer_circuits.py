@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -125,12 +126,17 @@ def cost_of(layers: Sequence[CompiledModel]) -> CircuitCost:
 
 
 def _rounding(program: IntegerProgram, inputs: Sequence[Any]) -> float:
-    """Largest relative l2 error of the integers beside the same circuit in real numbers."""
+    """Largest relative l2 error of the integers beside the same circuit in real numbers.
+
+    Infinite where an integer does not fit.
+    """
     from odp.backends.ezkl.compiler import relative_error
 
     worst = 0.0
     for one in inputs[:_MEASURED]:
-        values, _ = program.simulate(program.quantise(one))
+        values, overflows = program.simulate(program.quantise(one))
+        if overflows:
+            return math.inf
         real = program.circuit.evaluate(one)
         wanted = {name: real[number] for name, number in program.circuit.outputs.items()}
         worst = max(worst, relative_error(program.outputs(values), wanted))
