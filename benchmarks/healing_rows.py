@@ -1,8 +1,8 @@
 """Healing buys rows: coarser circuits of the small BitNet's layers, healed, against quality.
 
-    python benchmarks/healing_rows.py                           # trains the small BitNet first
-    python benchmarks/healing_rows.py --model small-bitnet/     # that `examples/small_bitnet.py` made
-    python benchmarks/healing_rows.py --model small-bitnet/ --work rows/    # goes on there
+    python benchmarks/healing_rows.py                         # trains the small BitNet first
+    python benchmarks/healing_rows.py --model small-bitnet/   # of `examples/small_bitnet.py`
+    python benchmarks/healing_rows.py --model small-bitnet/ --work rows/   # goes on there
 
 The same ladder of errors is healed twice: by the weights of the norms, which leaves ternary weights
 ternary, and by updates of low rank on attention, whose weights are dense then.  No demand but that

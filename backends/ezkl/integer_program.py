@@ -23,7 +23,7 @@ __all__ = ["IntegerProgram", "Overflow", "rescaled"]
 Array = NDArray[Any]
 
 _MANTISSA = 24
-# Integers beyond the range of float64.
+# Bits of integers that a simulation still computes with; float64 ends at 1024.
 _LONGEST = 1000
 _OPSET, _IR_VERSION = 12, 7
 
@@ -70,7 +70,8 @@ class IntegerProgram:
     def simulate(self, integers: Mapping[str, Array]) -> tuple[list[Array], list[Overflow]]:
         """Every tensor as Python integers, and what does not fit.
 
-        A rescale rounds as EZKL's does; see `rescaled`.
+        A rescale rounds as EZKL's does; see `rescaled`.  From an integer of more than 1000 bits on,
+        which overflows, all tensors are zeros: chains of squares of such ones would take minutes.
         """
         values: list[Array] = []
         overflows: list[Overflow] = []
@@ -87,6 +88,8 @@ class IntegerProgram:
                 limit, k = self._claim_bits(node), self.schedule.labels[number]
                 self._check_operand(node, values[node.inputs[0]], overflows)
             self._check(node, before, limit, overflows)
+            if overflows and overflows[-1].bits > _LONGEST:
+                before = np.asarray(np.zeros(node.shape, np.int64), object)
             after = before
             if k:
                 after = rescaled(before, k)
@@ -191,9 +194,6 @@ def rescaled(integers: Array, k: int) -> Array:
     """
 
     def divided(x: int) -> int:
-        if x.bit_length() > _LONGEST:
-            # Long past what fits, after a chain of squares; it only has to stay an integer.
-            return x >> k
         quotient = math.ldexp(float(x), -k)
         return int(math.copysign(math.floor(abs(quotient) + 0.5), quotient))
 
