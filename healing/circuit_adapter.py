@@ -21,6 +21,7 @@ from odp.approximations.errors import OdpError
 from odp.backends.ezkl.circuit import Circuit
 from odp.backends.ezkl.integer_program import IntegerProgram
 from odp.healing.adapters import seeded
+from odp.rewriter.module_paths import is_at_end
 
 if TYPE_CHECKING:
     from odp.backends.ezkl.torch_circuit import TorchCircuit
@@ -112,7 +113,7 @@ def trainable_constants(
         is_weight = "lora" in train and all(
             reader.kind == "matmul"
             and reader.inputs[1] == number
-            and any(reader.module == t or reader.module.endswith(f".{t}") for t in targets)
+            and is_at_end(reader.module, targets)
             for reader in readers
         )
         is_norm = "norms" in train and all(
