@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from odp.approximations.errors import OdpError
 from odp.circuits import CompiledModel, compile_circuit
 
@@ -52,7 +54,7 @@ def compile_layers(
     for number, result in enumerate(results):
         if isinstance(result, str):
             raise OdpError(f"layer {number}: {result}")
-        found.append(result)
+        found.append(_with_ranges_of_integers(result, options.get("margin", 0.25)))
         progress(len(found), len(paths))
     return found
 
@@ -63,6 +65,36 @@ def _compiled(path: Path, options: dict[str, Any]) -> CompiledModel | str:
         return compile_circuit(path, calibration=path.with_suffix(".npz"), **options)
     except OdpError as error:
         return " ".join(str(error).split())
+
+
+def _with_ranges_of_integers(layer: CompiledModel, margin: float) -> CompiledModel:
+    """The circuit with the ranges that its integers have in all calibration windows.
+
+    `compile_circuit` knows the integers of four windows, and the ranges in real numbers of all.
+    Tensors that are rounded coarsely reach further: of 256 calibration windows of the small
+    BitNet's layer 0, at an error of 0.05, the prover would have refused 8.6 %.
+    """
+    import torch
+
+    from odp.backends.ezkl.schedule import COMPARED, QUOTIENT_BITS
+    from odp.backends.ezkl.torch_circuit import TorchCircuit
+
+    compiled = layer.compiled
+    program = compiled.program
+    circuit, schedule = program.circuit, program.schedule
+    compared = {i for node in circuit.nodes if node.kind in COMPARED for i in node.inputs}
+    inputs = {
+        name: torch.from_numpy(np.stack([one[name] for one in layer.inputs]))
+        for name in circuit.inputs
+    }
+    limits = list(compiled.limits)
+    for number, largest in enumerate(TorchCircuit(program).largest(inputs)):
+        if largest > 0 and number not in compared and math.isfinite(largest):
+            bits = min(program.digits - 1, QUOTIENT_BITS) if schedule.rescaled(number) else 125
+            seen = math.log2(largest) + math.log2(1.0 + margin)
+            limits[number] = max(limits[number], min(seen, bits - schedule.scales[number]))
+    changed = dataclasses.replace(compiled, limits=tuple(limits))
+    return dataclasses.replace(layer, compiled=changed)
 
 
 def with_weights(layer: CompiledModel, program: IntegerProgram) -> CompiledModel:
