@@ -8,9 +8,23 @@ from rich.text import Text
 from odp.evaluation.evaluation_table import show_change, show_number
 from odp.healing.rows_record import Point, RowsSearch
 from odp.rewriter.report_summary import format_error
-from odp.rewriter.table_style import number_column, plain_table
+from odp.rewriter.table_style import VERY_WIDE, WIDE, number_column, plain_table
 
 __all__ = ["render_rows"]
+
+# From which width of the terminal on.
+_COLUMNS = {
+    "rows": 0,
+    "rescaled": WIDE,
+    "products": VERY_WIDE,
+    "k": 0,
+    "keys": 0,
+    "price": VERY_WIDE,
+    "perplexity": WIDE,
+    "change": 0,
+    "KL": 0,
+    "refused": 0,
+}
 
 
 def render_rows(search: RowsSearch, console: Console) -> None:
@@ -18,10 +32,8 @@ def render_rows(search: RowsSearch, console: Console) -> None:
     table = plain_table("Rows against quality")
     number_column(table, "error")
     table.add_column("circuits", no_wrap=True)
-    for header in (
-        *("rows", "rescaled", "products", "k", "keys", "price"),
-        *("perplexity", "change", "KL", "refused"),
-    ):
+    headers = [header for header, width in _COLUMNS.items() if console.width >= width]
+    for header in headers:
         number_column(table, header)
     fronts = {healed: search.front(healed) for healed in (False, True)}
     for rung in search.rungs:
@@ -29,14 +41,11 @@ def render_rows(search: RowsSearch, console: Console) -> None:
             if point is None:
                 continue
             mark = " *" if rung.error in fronts[is_healed] else ""
+            cells = _cells(point)
             table.add_row(
                 "" if is_healed else f"{rung.error:g}",
-                ("healed" if is_healed else "as compiled") + mark,
-                *_costs(point),
-                show_number(point.held_out.perplexity),
-                show_change(point.held_out.change),
-                format_error(point.held_out.kl),
-                f"{point.held_out.refused} of {point.held_out.windows}",
+                ("healed" if is_healed else "compiled") + mark,
+                *(cells[header] for header in headers),
             )
         if rung.unhealed is None:
             table.add_row(f"{rung.error:g}", Text("none", style="dim"))
@@ -56,14 +65,18 @@ def render_rows(search: RowsSearch, console: Console) -> None:
     console.print(f"\n{search.verdict()}", soft_wrap=True, highlight=False, markup=False)
 
 
-def _costs(point: Point) -> tuple[str, ...]:
-    cost = point.cost
+def _cells(point: Point) -> dict[str, str]:
+    cost, found = point.cost, point.held_out
     low, high = min(cost.logrows), max(cost.logrows)
-    return (
-        f"{cost.rows:,.0f}",
-        f"{cost.rescaled:,}",
-        f"{cost.products:,}",
-        f"{low}" if low == high else f"{low}-{high}",
-        f"{cost.proving_key / 1e9:.2f}",
-        f"{cost.price / 1e9:,.0f}",
-    )
+    return {
+        "rows": f"{cost.rows:,.0f}",
+        "rescaled": f"{cost.rescaled:,}",
+        "products": f"{cost.products:,}",
+        "k": f"{low}" if low == high else f"{low}-{high}",
+        "keys": f"{cost.proving_key / 1e9:.2f}",
+        "price": f"{cost.price / 1e9:,.0f}",
+        "perplexity": show_number(found.perplexity),
+        "change": show_change(found.change),
+        "KL": format_error(found.kl),
+        "refused": f"{found.refused} of {found.windows}",
+    }

@@ -40,7 +40,7 @@ def quick() -> Iterator[None]:
 
 def model() -> Any:
     torch.manual_seed(0)
-    return LlamaForCausalLM(
+    made = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=VOCABULARY,
             hidden_size=16,
@@ -54,6 +54,12 @@ def model() -> Any:
             eos_token_id=1,
         )
     ).eval()
+    with torch.no_grad():
+        for name, parameter in made.named_parameters():
+            if "norm" in name:
+                # Fresh norms are all ones, and equal constants are one constant of a circuit.
+                parameter.add_(0.1 * torch.randn(parameter.shape))
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +194,7 @@ def test_the_command_prints_the_verdict(
     ]
     done = command(*arguments, program="odp")
     assert done.code == 0, done.err
-    assert "Healing buys" in done.out and "as compiled *" in done.out
+    assert "Healing buys" in done.out and "compiled *" in done.out
     tree = json.loads(command(*arguments, "--json", program="odp").out)
     assert tree["rungs"] == search.to_dict()["rungs"]
 
