@@ -21,8 +21,9 @@ _COLUMNS = {
     "keys": 0,
     "price": VERY_WIDE,
     "perplexity": WIDE,
-    "change": 0,
-    "KL": 0,
+    "change": WIDE,
+    "KL": WIDE,
+    "loss": 0,
     "refused": 0,
 }
 
@@ -54,8 +55,9 @@ def render_rows(search: RowsSearch, console: Console) -> None:
         f"Windows of {search.tokens} tokens. rows: of all layers, in two columns; rescaled, "
         "products: elements; k: log2 of the rows in the best columns; keys: GB; price: seconds of "
         "setup and proof times GB, predicted; KL: mean of KL(original || circuits) in nats; "
+        "loss: exp(KL) - 1, the expected change of the perplexity, which decides; "
         "refused: windows that leave the calibrated ranges, not scored; *: no other rung has both "
-        "fewer rows and a lower perplexity"
+        "fewer rows and a lower loss"
     )
     console.print(table)
     for rung in search.rungs:
@@ -78,5 +80,6 @@ def _cells(point: Point) -> dict[str, str]:
         "perplexity": show_number(found.perplexity),
         "change": show_change(found.change),
         "KL": format_error(found.kl),
+        "loss": show_change(found.loss),
         "refused": f"{found.refused} of {found.windows}",
     }

@@ -82,7 +82,8 @@ def heal_rows(
         held_out: paths of texts that decide the quality.
         tokens: of a circuit's window.
         errors: of the rungs, between 0 and 1.
-        quality: largest change of the held-out perplexity that is still the same, as a share.
+        quality: largest expected change of the perplexity that is still the same quality, as a
+            share: exp(KL) - 1 on held-out text.
         train: `norms` trains the weights of the norms and leaves ternary weights ternary; `lora`
             adds updates of low rank to the weights of attention, which are dense then.
         settings: of each training; `rows_settings` if None.  Their context is `tokens`.
@@ -130,7 +131,7 @@ def heal_rows(
                 rung.write(known)
             found.append(known)
             best = known.healed or known.unhealed
-            if best is None or not best.held_out.change <= quality:
+            if best is None or not best.held_out.loss <= quality:
                 break
     result = RowsSearch(found, quality, tokens, (train,))
     place.write_result(json.dumps(result.to_dict(), indent=1, allow_nan=False))
@@ -246,9 +247,9 @@ class _Search:
         healed = self._healed(arm)
         after = self._scored(healed)
         if circuits:
-            better = healed if after.held_out.change <= quality else unhealed
+            better = healed if after.held_out.loss <= quality else unhealed
             point = after if better is healed else before
-            if point.held_out.change <= quality:
+            if point.held_out.loss <= quality:
                 place.save_circuits(better.layers)
         return Rung(error, before, after, training, seconds=seconds)
 

@@ -10,9 +10,9 @@ import pytest
 from odp.healing.rows_record import CircuitCost, HeldOut, Point, RowsSearch, Rung
 
 
-def point(rows: float, change: float) -> Point:
+def point(rows: float, loss: float) -> Point:
     cost = CircuitCost(rows, 10, 20, [15, 16], 10**9, 10**9, 1e10, [0.1, math.inf], {"exp": 2})
-    return Point(cost, HeldOut(100, 3, 600, 50.0 * (1 + change), 50.0, 0.1, 0.9))
+    return Point(cost, HeldOut(100, 3, 600, 50.2, 50.0, math.log1p(loss), 0.9))
 
 
 def search(*rungs: tuple[float, Point | None, Point | None], quality: float = 0.01) -> RowsSearch:
@@ -65,6 +65,6 @@ def test_a_rung_survives_json() -> None:
     text = json.dumps(rung.to_dict(), allow_nan=False)
     again = Rung.from_dict(json.loads(text))
     assert again.unhealed == rung.unhealed and again.training == rung.training
-    assert again.healed is not None and not math.isfinite(again.healed.held_out.perplexity)
+    assert again.healed is not None and not math.isfinite(again.healed.held_out.loss)
     failed = Rung(0.4, None, None, failure="layer 0: no schedule fits")
     assert Rung.from_dict(json.loads(json.dumps(failed.to_dict()))) == failed

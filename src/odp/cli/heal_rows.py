@@ -82,7 +82,8 @@ click.rich_click.OPTION_GROUPS["odp heal rows"] = [
     show_default=True,
     type=float,
     metavar="Q",
-    help="Largest change of the held-out perplexity that counts as the same quality.",
+    help="Largest expected change of the perplexity, exp(KL) - 1 on held-out text, that counts as "
+    "the same quality.",
 )
 @click.option(
     "-T",
