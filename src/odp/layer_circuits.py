@@ -47,8 +47,10 @@ def compile_layers(
     if jobs == 1:
         results: Any = (_compiled(path, options) for path in paths)
     else:
-        import joblib
-
+        try:
+            import joblib
+        except ImportError:
+            raise OdpError('several jobs need joblib: pip install "odp-rewrite[ezkl]"') from None
         parallel = joblib.Parallel(n_jobs=jobs, return_as="generator")
         results = parallel(joblib.delayed(_compiled)(path, options) for path in paths)
     for number, result in enumerate(results):
