@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-__all__ = ["MODULE", "module_path_of"]
+__all__ = ["MODULE", "is_at_end", "module_path_of"]
 
 MODULE = "odp.module"
 """Metadata of nodes that stand for another: the path of the other's module."""
@@ -35,3 +35,12 @@ def module_path_of(name: str, properties: Mapping[str, str]) -> str:
             return ""
         return next((str(s) for s in reversed(listed[:-1]) if s), "") if listed else ""
     return ".".join(name.split("/")[1:-1]) if name.startswith("/") else ""
+
+
+def is_at_end(path: str, ends: Iterable[str]) -> bool:
+    """Whether a module's path is, or ends with, one of some names.
+
+    >>> is_at_end("layer.self_attn.q_proj", ["q_proj"]), is_at_end("layer.seq_proj", ["q_proj"])
+    (True, False)
+    """
+    return any(path == end or path.endswith(f".{end}") for end in ends)

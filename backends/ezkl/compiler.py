@@ -50,6 +50,9 @@ _FINALISTS = 2
 _ROUNDS = 5
 # Of the integer program, for a first look at each number of digits and for the rest.
 _SECONDS = (2.0, 6.0)
+# How much longer the first look is where it found nothing: on a busy machine two seconds passed
+# without any schedule of a layer that has some.
+_PATIENCE = 5
 # How close to the budget is close enough.
 _ENOUGH = 0.75
 _MEASURED = 4
@@ -104,12 +107,15 @@ def compile_circuit(
     total = len(_DIGITS) + _FINALISTS
     first: list[tuple[tuple[float, ...], tuple[int, int]]] = []
     rows: dict[int, int | None] = {}
-    for done, digits in enumerate(_DIGITS):
-        progress(done, total)
-        found = study.tried(digits, 1.0, _SECONDS[0])
-        rows[digits[1]] = None if found is None else found.cost.rows
-        if found is not None:
-            first.append((_price(found), digits))
+    for seconds in (_SECONDS[0], _PATIENCE * _SECONDS[0]):
+        for done, digits in enumerate(_DIGITS):
+            progress(done, total)
+            found = study.tried(digits, 1.0, seconds)
+            rows[digits[1]] = None if found is None else found.cost.rows
+            if found is not None:
+                first.append((_price(found), digits))
+        if first:
+            break
     if not first:
         raise OdpError(study.obstacle())
     best: Compiled | None = None

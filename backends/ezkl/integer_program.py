@@ -23,6 +23,8 @@ __all__ = ["IntegerProgram", "Overflow", "rescaled"]
 Array = NDArray[Any]
 
 _MANTISSA = 24
+# Bits of integers that a simulation still computes with; float64 ends at 1024.
+_LONGEST = 1000
 _OPSET, _IR_VERSION = 12, 7
 
 
@@ -68,7 +70,8 @@ class IntegerProgram:
     def simulate(self, integers: Mapping[str, Array]) -> tuple[list[Array], list[Overflow]]:
         """Every tensor as Python integers, and what does not fit.
 
-        A rescale rounds as EZKL's does; see `rescaled`.
+        A rescale rounds as EZKL's does; see `rescaled`.  From an integer of more than 1000 bits on,
+        which overflows, all tensors are zeros: chains of squares of such ones would take minutes.
         """
         values: list[Array] = []
         overflows: list[Overflow] = []
@@ -85,6 +88,8 @@ class IntegerProgram:
                 limit, k = self._claim_bits(node), self.schedule.labels[number]
                 self._check_operand(node, values[node.inputs[0]], overflows)
             self._check(node, before, limit, overflows)
+            if overflows and overflows[-1].bits > _LONGEST:
+                before = np.asarray(np.zeros(node.shape, np.int64), object)
             after = before
             if k:
                 after = rescaled(before, k)

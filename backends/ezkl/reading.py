@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from odp.backends.ezkl.circuit import Circuit, apply
 from odp.backends.ezkl.lint import CircuitRefused, Problem, advice_for, input_problem
 from odp.backends.ezkl.ternary import ternary
-from odp.rewriter.module_paths import module_path_of
+from odp.rewriter.module_paths import is_at_end, module_path_of
 
 __all__ = ["read_circuit"]
 
@@ -20,7 +20,10 @@ _LARGEST_POWER = 16
 
 
 def read_circuit(
-    model: onnx.ModelProto, known: Sequence[Problem] = (), roots: bool = False
+    model: onnx.ModelProto,
+    known: Sequence[Problem] = (),
+    roots: bool = False,
+    dense: Sequence[str] = (),
 ) -> Circuit:
     """The circuit of a rewritten model.
 
@@ -28,11 +31,12 @@ def read_circuit(
         model: static shapes, opset 12.
         known: problems that were found before; what they left behind is not reported again.
         roots: whether the circuit may have square roots.
+        dense: how paths of modules end whose ternary weights stay one matrix, for they will change.
 
     Raises:
         CircuitRefused: of everything in the model that no circuit has; names nodes and modules.
     """
-    reader = _Reader(model, roots)
+    reader = _Reader(model, roots, dense)
     left = {problem.operator.lower() for problem in known}
     problems = [*known, *(p for p in reader.problems if p.operator.lower() not in left)]
     if problems:
@@ -45,8 +49,8 @@ class _Unreadable(Exception):
 
 
 class _Reader:
-    def __init__(self, model: onnx.ModelProto, roots: bool) -> None:
-        self.circuit = Circuit()
+    def __init__(self, model: onnx.ModelProto, roots: bool, dense: Sequence[str]) -> None:
+        self.circuit, self.dense = Circuit(), dense
         self.rules = {k: v for k, v in _RULES.items() if roots or k != "Sqrt"}
         self.numbers: dict[str, int] = {}
         # As they are stored: indices and shapes are no numbers of the circuit.
@@ -199,7 +203,7 @@ def _matmul(r: _Reader, node: onnx.NodeProto, a: dict[str, Any]) -> int:
 
 
 def _product(r: _Reader, x: int, w: int) -> int:
-    parts = ternary(r.circuit.nodes[w].value)
+    parts = None if is_at_end(r.module, r.dense) else ternary(r.circuit.nodes[w].value)
     if parts is None:
         return r.add("matmul", x, w)
     signs, scale = parts

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from odp.budgeting import Budget, allocate_operations, sensitivity
     from odp.healed_model import load_healed
     from odp.healing_comparison import compare_healed
+    from odp.healing_rows import heal_rows
     from odp.healing_run import Healed, heal
     from odp.rewriter.ranges import Ranges
     from odp.rewriter.report import Report
@@ -57,6 +58,7 @@ __all__ = [
     "compare_healed",
     "find_sites",
     "heal",
+    "heal_rows",
     "load_healed",
     "minimax",
     "pareto",
@@ -83,6 +85,7 @@ _HOMES = {
     "compare_healed": "odp.healing_comparison",
     "Healed": "odp.healing_run",
     "heal": "odp.healing_run",
+    "heal_rows": "odp.healing_rows",
     "load_healed": "odp.healed_model",
     "Ranges": "odp.rewriter.ranges",
     "calibrate": "odp.rewriting",

@@ -63,6 +63,7 @@ class Wishes:
         progress: called when a stage advances.
         shift: of softmax; `none` leaves scores as they are unless they differ by too much, and None
             does what the pass does.
+        dense: modules whose ternary weights become one matrix, as for `read_circuit`.
     """
 
     model: Path
@@ -75,6 +76,7 @@ class Wishes:
     native: Native
     progress: Stage
     shift: Literal["none", "max"] | None = "none"
+    dense: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -173,7 +175,7 @@ def rewritten(wishes: Wishes, site_error: float) -> Rewritten:
 
     found = lowered(wishes, site_error)
     native, margin = wishes.native, wishes.margin
-    circuit = read_circuit(found.network, found.problems, native.roots)
+    circuit = read_circuit(found.network, found.problems, native.roots, wishes.dense)
     inputs, outputs = reference_run(wishes.model, found.job, wishes.shapes)
     samples = [circuit.evaluate(one) for one in inputs]
     circuit, divisions = without_division(circuit, samples, site_error, margin, native.keeps)

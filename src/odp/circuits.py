@@ -210,6 +210,7 @@ def compile_circuit(
     seed: int = 0,
     check_ranges: bool = False,
     policy: Policy = "rational",
+    dense: Sequence[str] = (),
     progress: Stage = lambda what, done, total: None,
 ) -> CompiledModel:
     """Rewrite an ONNX model and schedule it as a circuit of integers for EZKL.
@@ -230,6 +231,7 @@ def compile_circuit(
             is needed where they are not public.
         policy: `rational` replaces everything that is not + - *; `cheapest` leaves square roots and
             reciprocals to EZKL, which needs no table for them, where that is predicted cheaper.
+        dense: how the paths of modules end whose weights stay one matrix where they are ternary.
         progress: called when a stage advances.
 
     Returns:
@@ -250,7 +252,9 @@ def compile_circuit(
     arguments = RunArguments(ignore_range_check_inputs_outputs=not check_ranges)
 
     def made(native: Native) -> tuple[Rewritten, Compiled]:
-        wishes = Wishes(path, passes, data, shapes, margin, samples, seed, native, progress)
+        wishes = Wishes(
+            path, passes, data, shapes, margin, samples, seed, native, progress, dense=dense
+        )
         found = balanced(wishes, error) if site_error is None else rewritten(wishes, site_error)
         compiled = schedule(
             found.circuit,

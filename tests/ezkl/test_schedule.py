@@ -206,3 +206,22 @@ def test_operators_that_no_circuit_has_are_named() -> None:
     g("Sigmoid", "x")
     with pytest.raises(OdpError, match="is a Sigmoid: no circuit"):
         read_circuit(g.model())
+
+
+def test_integers_far_beyond_what_fits_are_overflows_and_no_crash() -> None:
+    """A polynomial that rounding has driven out of its domain squares itself out of float64."""
+    circuit = Circuit()
+    x = circuit.input("x", (2,))
+    for _ in range(6):
+        x = circuit.add("mul", x, x)
+    # What is compared has to fit, so the last square is rescaled.
+    circuit.outputs["y"] = circuit.add("relu", x)
+    calm = [{"x": np.array([1.0, 0.5])}]
+    values = [circuit.evaluate(one) for one in calm]
+    count = len(circuit.nodes)
+    wanted = Requirements(magnitudes(circuit, values, 0.25), [20.0] * count, 56, 23.5, False)
+    schedule = solve(circuit, wanted)
+    assert schedule is not None and any(schedule.rescaled(number) for number in range(count))
+    program = IntegerProgram(circuit, schedule, 56)
+    _, overflows = program.simulate(program.quantise({"x": np.array([1e9, 0.0])}))
+    assert overflows and max(one.bits for one in overflows) > 1000

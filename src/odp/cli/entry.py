@@ -17,6 +17,7 @@ from odp.cli.ezkl_solidity import solidity_command
 from odp.cli.heal import heal_group
 from odp.cli.heal_check_merge import check_merge_command
 from odp.cli.heal_compare import compare_command
+from odp.cli.heal_rows import rows_command
 from odp.cli.inspect import inspect_command
 from odp.cli.rewrite import rewrite_command
 from odp.cli.sensitivity import sensitivity_command
@@ -40,6 +41,7 @@ odp.add_command(evaluate_command, "evaluate")
 odp.add_command(sensitivity_command, "sensitivity")
 heal_group.add_command(check_merge_command)
 heal_group.add_command(compare_command)
+heal_group.add_command(rows_command)
 odp.add_command(heal_group, "heal")
 ezkl_group.add_command(solidity_command)
 odp.add_command(ezkl_group, "ezkl")
