@@ -40,7 +40,7 @@ _GROUPS = [
     ("Texts", ["--text", "--held-out"]),
     ("What to rewrite", ["--passes", "--error", "--margin", "--guard", "--target"]),
     ("Domains", ["--calibrate", "--calibrate-context", "--samples"]),
-    ("Adapter", ["--preset", "--rank", "--alpha", "--dropout", "--layers"]),
+    ("Adapter", ["--preset", "--rank", "--alpha", "--dropout", "--layers", "--magnitudes"]),
     (
         "Training",
         [
