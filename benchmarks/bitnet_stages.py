@@ -33,7 +33,8 @@ class Study:
 
     Attributes:
         model: its folder.
-        texts: a folder with training.txt, held-out.txt and fortunes-wisdom.txt.
+        texts: a folder with training.txt, held-out.txt and, if they are installed, the fortunes
+            of Debian in fortunes-wisdom.txt.
         folder: for what the stages leave behind.
         context: tokens of a window.
         tokens: of each text that is scored.
@@ -57,6 +58,11 @@ class Study:
     def text(self, name: str) -> Path:
         """Path of a text."""
         return self.texts / f"{name}.txt"
+
+    def held_out(self) -> list[Path]:
+        """Paths of the texts that no training sees."""
+        found = [self.text(name) for name in ("held-out", "fortunes-wisdom")]
+        return [path for path in found if path.is_file()]
 
     def ids(self, name: str, windows: int) -> Any:
         """The beginning of a text, tokens (windows, context)."""
@@ -129,7 +135,7 @@ def perplexity(study: Study) -> dict[str, Any]:
         loaded.model,
         variants,
         loaded.tokenizer,
-        read_texts([study.text("held-out"), study.text("fortunes-wisdom")]),
+        read_texts(study.held_out()),
         context=study.context,
         max_tokens=study.tokens,
         layers=False,
@@ -164,7 +170,7 @@ def healing(study: Study) -> dict[str, Any]:
             study.loaded.tokenizer,
             [study.text("training")],
             place,
-            held_out=[study.text("held-out"), study.text("fortunes-wisdom")],
+            held_out=study.held_out(),
             settings=settings,
             passes=PRESETS["report"],
             calibrate_context=study.context,
