@@ -10,6 +10,8 @@ from pathlib import Path
 
 import rich_click as click
 
+from odp.cli.shared_options import JSON
+
 __all__ = ["approximate_command"]
 
 _EPILOG = """
@@ -147,7 +149,7 @@ class _FormulaCommand(click.RichCommand):
     metavar="FILE.png|svg|pdf",
     help="Draw the function, the expression and the error. Needs matplotlib.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
+@JSON
 @click.option(
     "--front/--no-front",
     default=True,

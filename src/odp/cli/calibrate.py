@@ -8,6 +8,7 @@ from pathlib import Path
 import rich_click as click
 
 from odp.cli.language_model import MODEL, calibration_of, load, model_options
+from odp.cli.shared_options import QUIET
 
 __all__ = ["calibrate_command"]
 
@@ -24,7 +25,7 @@ __all__ = ["calibrate_command"]
     help="Where the ranges go. Default: MODEL.ranges.json in the current folder.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the ranges instead of a table.")
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing but warnings and errors.")
+@QUIET
 def calibrate_command(
     model: Path,
     calibrations: Sequence[Path],

@@ -16,6 +16,7 @@ from odp.cli.language_model import (
     parse_variants,
     prompts_in,
 )
+from odp.cli.shared_options import JSON, QUIET, REPORT, files_option
 
 if TYPE_CHECKING:
     from odp.cli.terminal import Terminal
@@ -65,15 +66,7 @@ click.rich_click.OPTION_GROUPS["odp evaluate"] = [
 @click.option("--error", default=1e-5, show_default=True, metavar="E", type=float)
 @click.option("--margin", default=0.25, show_default=True, metavar="M", type=float)
 @click.option("--guard", type=click.Choice(["clip", "none"]), default="clip", show_default=True)
-@click.option(
-    "-t",
-    "--text",
-    "texts",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Text to score (UTF-8). Can be repeated.",
-)
+@files_option("-t", "--text", "texts", help="Text to score.")
 @click.option(
     "--context", type=click.IntRange(min=2), metavar="N", help="Tokens that models see at once."
 )
@@ -107,15 +100,9 @@ click.rich_click.OPTION_GROUPS["odp evaluate"] = [
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Questions of each task.")
 @click.option("--no-layers", is_flag=True, help="Do not measure hidden states layer by layer.")
 @click.option("--no-speed", is_flag=True, help="Do not measure tokens per second.")
-@click.option(
-    "-r",
-    "--report",
-    type=click.Path(path_type=Path),
-    metavar="FILE.json",
-    help="Write the numbers there as well.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing but warnings and errors.")
+@REPORT
+@JSON
+@QUIET
 def evaluate_command(
     model: Path,
     calibrations: Sequence[Path],

@@ -11,6 +11,7 @@ import rich_click as click
 
 from odp.cli.ezkl_proofs import prove_command, split_command, verify_command
 from odp.cli.rewrite import parse_shapes
+from odp.cli.shared_options import JSON, QUIET
 
 if TYPE_CHECKING:
     from odp.backends.ezkl.cost import Resources
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     from odp.plain_circuits import PlainModel
 
 __all__ = ["ezkl_group"]
-
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-_QUIET = click.option("-q", "--quiet", is_flag=True, help="Print nothing but warnings and errors.")
 
 
 def _model_options(command: Any) -> Any:
@@ -100,8 +98,8 @@ for _command in (prove_command, split_command, verify_command):
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Default: MODEL.circuit."
 )
-@_JSON
-@_QUIET
+@JSON
+@QUIET
 def compile_command(
     model: Path,
     profile: str,
@@ -155,7 +153,7 @@ def compile_command(
     is_flag=True,
     help="Of the model as it is, with EZKL's own rescales at scale 7, instead of our circuit.",
 )
-@_JSON
+@JSON
 def cost_command(model: Path, nodes: int, standard: bool, as_json: bool, **options: Any) -> int:
     """Predict rows, keys, memory and time of a circuit, without EZKL.
 
@@ -194,7 +192,7 @@ def cost_command(model: Path, nodes: int, standard: bool, as_json: bool, **optio
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR")
 @click.option("--report", type=click.Path(path_type=Path), metavar="FILE", help=".json or .html")
-@_JSON
+@JSON
 def compare_command(
     model: Path,
     with_proof: bool,

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
+from odp.cli.shared_options import JSON, QUIET
+
 if TYPE_CHECKING:
     from odp.backends.ezkl.parts import PartsVerdict
     from odp.backends.ezkl.splitting import Links
@@ -18,8 +20,6 @@ __all__ = ["prove_command", "split_command", "verify_command"]
 
 NOT_VERIFIED = 1
 
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-_QUIET = click.option("-q", "--quiet", is_flag=True, help="Print nothing but warnings and errors.")
 _SRS = click.option(
     "--srs",
     type=click.Path(path_type=Path),
@@ -62,8 +62,8 @@ _SRS = click.option(
     "shared file system; test strings are in ~/.cache/odp). Start them with --nthreads 1 and one "
     "process for each proof that fits into memory.",
 )
-@_JSON
-@_QUIET
+@JSON
+@QUIET
 def prove_command(
     folder: Path,
     data: Path | None,
@@ -149,7 +149,7 @@ def prove_command(
     show_default=True,
     help="How the proofs show the tensors between the parts: as KZG commitments, or as they are.",
 )
-@_JSON
+@JSON
 def split_command(
     folder: Path, memory: float, output: Path | None, links: Links, as_json: bool
 ) -> int:
@@ -189,7 +189,7 @@ def split_command(
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--proof", type=click.Path(path_type=Path), metavar="FILE", help="Default: FOLDER's.")
 @_SRS
-@_JSON
+@JSON
 def verify_command(folder: Path, proof: Path | None, srs: Path | None, as_json: bool) -> int:
     """Verify a proof against the circuit in FOLDER.
 

@@ -12,6 +12,7 @@ import rich_click as click
 
 from odp.cli.heal_plot import plot_command
 from odp.cli.language_model import MODEL, calibration_of, load, model_options
+from odp.cli.shared_options import JSON, QUIET, files_option, max_tokens_option
 
 if TYPE_CHECKING:
     from odp.cli.terminal import Terminal
@@ -80,22 +81,9 @@ heal_group.add_command(plot_command, "plot")
 @heal_group.command("run", epilog=_EPILOG)
 @MODEL
 @model_options
-@click.option(
-    "-t",
-    "--text",
-    "texts",
-    multiple=True,
-    required=True,
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Text to train on (UTF-8), of any size. Can be repeated.",
-)
-@click.option(
-    "--held-out",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Text of another domain that no training sees, to score all models on. Can be repeated.",
+@files_option("-t", "--text", "texts", help="Text to train on, of any size.", required=True)
+@files_option(
+    "--held-out", help="Text of another domain that no training sees, to score all models on."
 )
 @click.option("-p", "--passes", default="all", show_default=True, metavar="PASSES")
 @click.option("--error", default=1e-5, show_default=True, metavar="E", type=float)
@@ -145,14 +133,7 @@ heal_group.add_command(plot_command, "plot")
 @click.option(
     "--context", type=click.IntRange(min=2), metavar="N", help="Tokens of windows to score."
 )
-@click.option(
-    "--max-tokens",
-    default=8192,
-    show_default=True,
-    type=click.IntRange(min=2),
-    metavar="N",
-    help="Of each text that is scored.",
-)
+@max_tokens_option(8192)
 @click.option(
     "--prompt",
     "prompts",
@@ -177,8 +158,8 @@ heal_group.add_command(plot_command, "plot")
     metavar="FILE",
     help="Draw the losses (.png, .svg, .pdf).",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing but warnings and errors.")
+@JSON
+@QUIET
 def run_command(
     model: Path,
     calibrations: Sequence[Path],

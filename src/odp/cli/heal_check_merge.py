@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from odp.cli.language_model import MODEL, load
+from odp.cli.shared_options import JSON
 
 if TYPE_CHECKING:
     import torch
@@ -60,7 +61,7 @@ __all__ = ["check_merge_command"]
     help="float32, float64, bfloat16, or auto for that of the weights.",
 )
 @click.option("--device", metavar="DEVICE", help="cpu, cuda, ...; default: cpu.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@JSON
 def check_merge_command(
     model: Path,
     adapter: Path | None,

@@ -8,6 +8,7 @@ from pathlib import Path
 import rich_click as click
 
 from odp.cli.language_model import MODEL, load, prompts_in
+from odp.cli.shared_options import JSON, QUIET, REPORT, files_option, max_tokens_option
 
 __all__ = ["compare_command"]
 
@@ -25,15 +26,8 @@ Examples
 @click.argument(
     "others", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="HEALED..."
 )
-@click.option(
-    "-t",
-    "--text",
-    "texts",
-    multiple=True,
-    required=True,
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Text to score (UTF-8), best one that no training saw. Can be repeated.",
+@files_option(
+    "-t", "--text", "texts", help="Text to score, best one that no training saw.", required=True
 )
 @click.option(
     "--prompt",
@@ -58,14 +52,7 @@ Examples
 @click.option(
     "--stride", type=click.IntRange(min=1), metavar="N", help="Default: half the context."
 )
-@click.option(
-    "--max-tokens",
-    default=8192,
-    show_default=True,
-    type=click.IntRange(min=2),
-    metavar="N",
-    help="Of each text, at most so many.",
-)
+@max_tokens_option(8192)
 @click.option("--layers", is_flag=True, help="Measure hidden states layer by layer.")
 @click.option("--no-speed", is_flag=True, help="Do not measure tokens per second.")
 @click.option(
@@ -76,15 +63,9 @@ Examples
     help="float32, bfloat16, float16, float64, or auto for that of the weights.",
 )
 @click.option("--device", metavar="DEVICE", help="cpu, cuda, ...; default: cpu.")
-@click.option(
-    "-r",
-    "--report",
-    type=click.Path(path_type=Path),
-    metavar="FILE.json",
-    help="Write the numbers there as well.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing but warnings and errors.")
+@REPORT
+@JSON
+@QUIET
 def compare_command(
     model: Path,
     others: Sequence[Path],

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import rich_click as click
 
 from odp.cli.language_model import MODEL, load
+from odp.cli.shared_options import JSON, QUIET, files_option, max_tokens_option
 
 if TYPE_CHECKING:
     from odp.healing.settings import HealingSettings
@@ -45,32 +46,17 @@ click.rich_click.OPTION_GROUPS["odp heal rows"] = [
 
 @click.command("rows", epilog=_EPILOG)
 @MODEL
-@click.option(
+@files_option(
     "-t",
     "--text",
     "texts",
-    multiple=True,
+    help="Text to train on and to calibrate the circuits with.",
     required=True,
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Text to train on and to calibrate the circuits with (UTF-8). Can be repeated.",
 )
-@click.option(
-    "--held-out",
-    multiple=True,
-    required=True,
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Text that no training sees; it decides the quality. Can be repeated.",
+@files_option(
+    "--held-out", help="Text that no training sees; it decides the quality.", required=True
 )
-@click.option(
-    "--max-tokens",
-    default=4096,
-    show_default=True,
-    type=click.IntRange(min=2),
-    metavar="N",
-    help="Of each text that is scored.",
-)
+@max_tokens_option(4096)
 @click.option(
     "--errors",
     metavar="E,E,...",
@@ -140,8 +126,8 @@ click.rich_click.OPTION_GROUPS["odp heal rows"] = [
     is_flag=True,
     help="Write the circuits of rungs that keep the quality, for 'odp ezkl prove'.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@JSON
+@QUIET
 def rows_command(
     model: Path,
     texts: Sequence[Path],

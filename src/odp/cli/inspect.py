@@ -9,6 +9,8 @@ from pathlib import Path
 
 import rich_click as click
 
+from odp.cli.shared_options import JSON
+
 __all__ = ["inspect_command"]
 
 
@@ -26,7 +28,7 @@ class Finding:
 @click.command("inspect")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--shape", "shapes", multiple=True, metavar="NAME=D1,D2,...", help="Static shape.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@JSON
 def inspect_command(model: Path, shapes: Sequence[str], as_json: bool) -> int:
     """List every place of a MODEL (.onnx, or .pt2 of torch) that a pass would rewrite."""
     from odp.cli.rewrite import parse_shapes

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
+from odp.cli.shared_options import QUIET
+
 if TYPE_CHECKING:
     from odp.rewriter.report import Report
 
@@ -148,7 +150,7 @@ click.rich_click.OPTION_GROUPS |= {
     help="Write the report as .json or .html. Can be repeated.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON instead of tables.")
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing but warnings and errors.")
+@QUIET
 @click.version_option(None, "--version", package_name="odp-rewrite")
 def rewrite_command(
     model: Path | None,

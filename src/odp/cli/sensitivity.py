@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import rich_click as click
 
 from odp.cli.language_model import MODEL, calibration_of, load, model_options
+from odp.cli.shared_options import JSON
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,7 +38,7 @@ __all__ = ["sensitivity_command"]
     help="Spend so many multiplications a token (a division is 3) over all sites.",
 )
 @click.option("--top", default=20, show_default=True, type=click.IntRange(min=1), metavar="N")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
+@JSON
 def sensitivity_command(
     model: Path,
     calibrations: Sequence[Path],
