@@ -9,7 +9,7 @@ from pathlib import Path
 
 from odp.approximations.errors import OdpError
 
-__all__ = ["check_writable", "write_bytes", "write_text"]
+__all__ = ["check_writable", "make_folder", "write_bytes", "write_text"]
 
 
 def check_writable(path: Path) -> None:
@@ -28,6 +28,22 @@ def check_writable(path: Path) -> None:
             pass
     except OSError as error:
         raise OdpError(f"cannot write '{path}': {_reason(error)}") from None
+
+
+def make_folder(path: Path, *, parents: bool = True) -> None:
+    """Make a folder, unless it is there.
+
+    Args:
+        path: of the folder.
+        parents: whether to make those that it is in, too.
+
+    Raises:
+        OdpError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=parents, exist_ok=True)
+    except OSError as error:
+        raise OdpError(f"cannot make folder '{path}': {_reason(error)}") from None
 
 
 def write_text(path: Path, text: str) -> None:

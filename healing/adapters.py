@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from odp.approximations.errors import OdpError
-from odp.backends.whole_files import write_bytes, write_text
+from odp.backends.whole_files import make_folder, write_bytes, write_text
 from odp.healing.identity import Identity
 from odp.healing.settings import HealingSettings
 
@@ -165,11 +165,7 @@ def save_adapter(model: Any, folder: Path, identity: Identity) -> None:
     import peft
     from safetensors.torch import save
 
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise OdpError(f"cannot make folder '{folder}': {reason}") from None
+    make_folder(folder)
     # "auto" would ask the hub whether the vocabulary has been resized.
     state = peft.get_peft_model_state_dict(model, save_embedding_layers=False)
     config = model.peft_config[model.active_adapter].to_dict()

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from odp.approximations.errors import OdpError
-from odp.backends.whole_files import write_bytes, write_text
+from odp.backends.whole_files import make_folder, write_bytes, write_text
 
 if TYPE_CHECKING:
     import torch
@@ -71,7 +71,7 @@ class Checkpoints:
         """
         from safetensors.torch import save
 
-        _make_folder(self.folder)
+        make_folder(self.folder)
         content = save({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
         file = self._file(step)
         write_bytes(file.with_suffix(".safetensors"), content)
@@ -146,11 +146,3 @@ class Checkpoints:
 
 def _digest(tree: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise OdpError(f"cannot make folder '{folder}': {reason}") from None

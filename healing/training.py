@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from odp.approximations.errors import OdpError
+from odp.backends.whole_files import make_folder
 from odp.evaluation.layers import decoder_blocks, hidden_states
 from odp.evaluation.offline import offline
 from odp.healing.acceleration import accelerator_of
@@ -317,7 +318,7 @@ class _Run:
     def _resume(self) -> int | None:
         """Go back to the last checkpoint; its step, or None if there is none."""
         if self.accelerator.is_main_process:
-            _make_folder(self.folder)
+            make_folder(self.folder)
             self.checkpoints.remove_leftovers()
         found = self.checkpoints.latest()
         if found is not None:
@@ -381,11 +382,3 @@ def _changed(theirs: HealingSettings, ours: HealingSettings, folder: Path) -> st
         f"'{folder}' was begun with {name} {before[name]}, and now it is {now[name]}; resume with "
         "the same settings, or begin in another folder"
     )
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise OdpError(f"cannot make folder '{folder}': {reason}") from None

@@ -81,13 +81,11 @@ def open_folder(
                     else "give the name of a new folder"
                 )
             )
-        try:
-            place.mkdir(exist_ok=True)
-            # Ranges without a record may be of another model.
-            (place / RANGES).unlink(missing_ok=True)
-        except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise OdpError(f"cannot make folder '{place}': {reason}") from None
+        from odp.backends.whole_files import make_folder
+
+        make_folder(place, parents=False)
+        # Ranges without a record may be of another model.
+        (place / RANGES).unlink(missing_ok=True)
         return None
     if resume and not exists:
         raise OdpError(f"there is no healing to resume in '{place}': {RECORD} is missing")

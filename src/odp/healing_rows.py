@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from odp.approximations.errors import OdpError
+from odp.healing_folder import describe_text
 from odp.healing_rows_folder import RungFolder, open_rows_folder
 
 if TYPE_CHECKING:
@@ -114,8 +115,8 @@ def heal_rows(
             "margin": margin,
             "samples": samples,
             "max_tokens": max_tokens,
-            "texts": [str(path) for path in texts],
-            "held_out": [str(path) for path in held_out],
+            "texts": [describe_text(Path(path)) for path in texts],
+            "held_out": [describe_text(Path(path)) for path in held_out],
         },
         resume=resume,
     )

@@ -58,9 +58,9 @@ class RungFolder:
 
     def write(self, rung: Rung) -> None:
         """Keep what the rung found; with this file it is done."""
-        from odp.backends.whole_files import write_text
+        from odp.backends.whole_files import make_folder, write_text
 
-        _make(self.path)
+        make_folder(self.path)
         write_text(self.path / RUNG, json.dumps(rung.to_dict(), indent=1, allow_nan=False))
 
     def training(self) -> Path:
@@ -69,9 +69,11 @@ class RungFolder:
         What a stopped one left is removed: schedules are searched within a time, so that of its
         circuits may have been another.
         """
+        from odp.backends.whole_files import make_folder
+
         folder = self.path / "training"
         shutil.rmtree(folder, ignore_errors=True)
-        _make(folder)
+        make_folder(folder)
         return folder
 
     def save_circuits(self, layers: Sequence[CompiledModel]) -> None:
@@ -120,7 +122,7 @@ def open_rows_folder(
     Raises:
         OdpError: the folder is taken, or is of another model or another search.
     """
-    from odp.backends.whole_files import write_text
+    from odp.backends.whole_files import make_folder, write_text
     from odp.healing.identity import Identity
 
     identity = Identity.of(model, tokenizer)
@@ -146,14 +148,6 @@ def open_rows_folder(
             else "give the name of a new folder"
         )
         raise OdpError(f"'{path}' exists already; {advice}")
-    _make(path)
+    make_folder(path)
     write_text(file, json.dumps(wanted | {"model": identity.to_dict()}, indent=1))
     return RowsFolder(path)
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise OdpError(f"cannot make folder '{folder}': {reason}") from None
