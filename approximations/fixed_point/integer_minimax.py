@@ -20,6 +20,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from odp.approximations.native_output import without_native_output
+
 __all__ = ["IntegerFit", "integer_minimax"]
 
 Array = NDArray[np.float64]
@@ -177,13 +179,14 @@ def _program(
             break
         ones = np.ones((points.size, 1))
         system = np.vstack([np.hstack([a, -ones]), np.hstack([-a, -ones])])
-        solved = milp(
-            np.append(np.zeros(unknowns), 1.0),
-            integrality=np.append(np.ones(unknowns), 0),
-            bounds=Bounds(np.append(lower, 0.0), np.append(upper, 1.0)),
-            constraints=LinearConstraint(system, ub=np.concatenate([b, -b])),
-            options={"node_limit": _MOST_NODES, "mip_rel_gap": _GAP},
-        )
+        with without_native_output():
+            solved = milp(
+                np.append(np.zeros(unknowns), 1.0),
+                integrality=np.append(np.ones(unknowns), 0),
+                bounds=Bounds(np.append(lower, 0.0), np.append(upper, 1.0)),
+                constraints=LinearConstraint(system, ub=np.concatenate([b, -b])),
+                options={"node_limit": _MOST_NODES, "mip_rel_gap": _GAP},
+            )
         if solved.x is None:
             break
         integers = np.round(solved.x[:unknowns]).astype(np.int64)

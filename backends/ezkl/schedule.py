@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from odp.approximations.errors import OdpError
+from odp.approximations.native_output import without_native_output
 from odp.backends.ezkl.circuit import Circuit, Node
 from odp.backends.ezkl.roots import RECIPROCAL_LABEL, ROOT_BITS
 
@@ -161,15 +162,16 @@ class _Program:
         rows, columns, values = zip(*entries, strict=True)
         matrix = coo_array((values, (rows, columns)), shape=(len(self.rows), len(self.cost)))
         bounds = [(low, high) for _, low, high in self.rows]
-        return milp(
-            np.array(self.cost),
-            integrality=np.array(self.whole),
-            bounds=Bounds(np.array(self.low), np.array(self.high)),
-            constraints=LinearConstraint(
-                matrix.tocsr(), [low for low, _ in bounds], [high for _, high in bounds]
-            ),
-            options={"time_limit": seconds, "mip_rel_gap": 0.01},
-        )
+        with without_native_output():
+            return milp(
+                np.array(self.cost),
+                integrality=np.array(self.whole),
+                bounds=Bounds(np.array(self.low), np.array(self.high)),
+                constraints=LinearConstraint(
+                    matrix.tocsr(), [low for low, _ in bounds], [high for _, high in bounds]
+                ),
+                options={"time_limit": seconds, "mip_rel_gap": 0.01},
+            )
 
 
 def solve(circuit: Circuit, wanted: Requirements, seconds: float = 10.0) -> Schedule | None:

@@ -27,6 +27,7 @@ ROOMS = [
 # The same within approximations: files and rooms from what knows nothing to what knows everything.
 APPROXIMATIONS = [
     "errors",
+    "native_output",
     "algebra",
     "interval",
     "straight_line_program",
