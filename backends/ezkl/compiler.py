@@ -55,7 +55,9 @@ _SECONDS = (2.0, 6.0)
 _PATIENCE = 5
 # How close to the budget is close enough.
 _ENOUGH = 0.75
+# Inputs that every schedule is measured on; the one that is taken is measured on all.
 _MEASURED = 4
+_CORRECTIONS = 3
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def compile_circuit(
     for seconds in (_SECONDS[0], _PATIENCE * _SECONDS[0]):
         for done, digits in enumerate(_DIGITS):
             progress(done, total)
-            found = study.tried(digits, 1.0, seconds)
+            found = study.tried(digits, _SPARE_BITS[0], 1.0, seconds)
             rows[digits[1]] = None if found is None else found.cost.rows
             if found is not None:
                 first.append((_price(found), digits))
@@ -118,24 +120,25 @@ def compile_circuit(
             break
     if not first:
         raise OdpError(study.obstacle())
-    best: Compiled | None = None
     finalists = [digits for _, digits in sorted(first)[:_FINALISTS]]
     runs = [(digits, _SPARE_BITS[0]) for digits in finalists] + [
         (finalists[0], spare) for spare in _SPARE_BITS[1:]
     ]
     total = len(_DIGITS) + len(runs)
+    best: Compiled | None = None
+    chosen = runs[0]
     for done, (digits, spare) in enumerate(runs):
-        study.spare_bits = spare
         progress(len(_DIGITS) + done, total)
-        found = study.refined(digits, best)
+        found = study.refined(digits, spare, best)
         if found is not None and (best is None or _price(found) < _price(best)):
-            best = found
-    progress(total, total)
+            best, chosen = found, (digits, spare)
     if best is None:
         raise OdpError(
             f"no schedule has a relative error of {error:g} or less: the expressions alone have "
             f"{study.approximation:.2g}; allow a larger error, or smaller errors at the sites"
         )
+    best = study.corrected(best, *chosen)
+    progress(total, total)
     options = column_options(best.program.to_onnx(), best.arguments)
     cost = cheapest(options, machine_memory())
     choices = (digits_choice(best.arguments, rows), columns_choice(cost, options))
@@ -170,10 +173,10 @@ class _Study:
         arguments: RunArguments,
     ) -> None:
         self.circuit, self.error = circuit, error
-        self.spare_bits = _SPARE_BITS[0]
         # Of the error, by digits: where an earlier search of theirs ended.
         self.factors: dict[tuple[int, int], float] = {}
         self.inputs, self.references = inputs, references
+        self.measured = list(range(min(len(inputs), _MEASURED)))
         self.arguments = replace(arguments, input_scale=0, param_scale=0)
         samples = [circuit.evaluate(one) for one in inputs]
         self.approximation = max(
@@ -203,10 +206,10 @@ class _Study:
             for number, node in enumerate(circuit.nodes)
         ]
 
-    def precisions(self, factor: float) -> list[float]:
+    def precisions(self, spare: int, factor: float) -> list[float]:
         """The scale that each tensor needs if rounding may use `factor` of what is left.
 
-        Every rounding gets the same share of the squared error.
+        Every rounding gets the same share of the squared error, and small tensors `spare` bits.
         """
         left = math.sqrt(self.error**2 - self.approximation**2)
         rounded = [
@@ -218,16 +221,18 @@ class _Study:
         count = sum(a and b for a, b in zip(rounded, self.large, strict=True))
         share = factor * left * math.sqrt(12.0 / max(count, 1))
         return [
-            math.log2(max(gain, 1e-12) / share) + (0 if large else self.spare_bits)
+            math.log2(max(gain, 1e-12) / share) + (0 if large else spare)
             for gain, large in zip(self.gains, self.large, strict=True)
         ]
 
-    def tried(self, digits: tuple[int, int], factor: float, seconds: float) -> Compiled | None:
+    def tried(
+        self, digits: tuple[int, int], spare: int, factor: float, seconds: float
+    ) -> Compiled | None:
         """The best schedule with some digits; its error is not yet within the budget."""
         bits, legs = digits
         wanted = Requirements(
             self.magnitudes,
-            self.precisions(factor),
+            self.precisions(spare, factor),
             bits * legs,
             _RESCALE_ROWS[legs],
             not self.arguments.ignore_range_check_inputs_outputs,
@@ -241,21 +246,25 @@ class _Study:
         limits = tuple(self.magnitudes)
         return Compiled(program, arguments, cost, math.inf, limits)
 
-    def refined(self, digits: tuple[int, int], known: Compiled | None = None) -> Compiled | None:
+    def refined(
+        self, digits: tuple[int, int], spare: int, known: Compiled | None = None
+    ) -> Compiled | None:
         """The cheapest schedule found whose measured error is within the budget.
 
         Args:
             digits: bits and number.
+            spare: bits that small tensors have more than they need.
             known: the best one so far; what cannot be cheaper is given up.
         """
-        factor, best = self.factors.get(digits, 1.0), None
+        factor, best, before = self.factors.get(digits, 1.0), None, 0.0
         for _ in range(_ROUNDS):
-            found = self.tried(digits, factor, _SECONDS[1])
+            found = self.tried(digits, spare, factor, _SECONDS[1])
             if found is None:
                 break
-            error, largest = self._measured(found.program)
+            errors, _ = self._simulated(found.program, self.measured)
+            error = max(errors)
             if error <= self.error:
-                found = replace(found, error=error, limits=self._limits(found.program, largest))
+                found = replace(found, error=error)
                 if best is None or _price(found) < _price(best):
                     best, self.factors[digits] = found, factor
                 if self._rounding(error) >= _ENOUGH:
@@ -263,27 +272,66 @@ class _Study:
             elif known is not None and _price(found) >= _price(known):
                 # Finer scales only take more rows.
                 break
-            factor *= min(max(1.0 / max(self._rounding(error), 1e-9) * 0.95, 1 / 64), 4.0)
+            step = min(max(1.0 / max(self._rounding(error), 1e-9) * 0.95, 1 / 64), 4.0)
+            # Scales are whole bits: a small step can leave all of them where they were.
+            factor *= min(step, 0.5) if error == before > self.error else step
+            before = error
         return best
+
+    def corrected(self, found: Compiled, digits: tuple[int, int], spare: int) -> Compiled:
+        """A schedule within the budget on every input, with the ranges of all of them.
+
+        Args:
+            found: within it on those that were measured.
+            digits: its own.
+            spare: its own.
+
+        Raises:
+            OdpError: there is none; says on which input.
+        """
+        best: Compiled | None = found
+        for _ in range(_CORRECTIONS):
+            if best is None:
+                break
+            errors, largest = self._simulated(best.program, range(len(self.inputs)))
+            worst = sorted(range(len(errors)), key=lambda number: -errors[number])
+            if errors[worst[0]] <= self.error:
+                limits = self._limits(best.program, largest)
+                return replace(best, error=errors[worst[0]], limits=limits)
+            self.measured = sorted({*self.measured, *worst[:_MEASURED]})
+            hard = noise_gains(self.circuit, [self.circuit.evaluate(self.inputs[worst[0]])])
+            self.gains = [max(pair) for pair in zip(self.gains, hard, strict=True)]
+            self.factors.clear()
+            best = self.refined(digits, spare)
+        raise OdpError(
+            f"no schedule has a relative error of {self.error:g} or less on all "
+            f"{len(self.inputs)} inputs: number {worst[0]} has {errors[worst[0]]:.2g}; allow a "
+            "larger error, or smaller errors at the sites"
+        )
 
     def _rounding(self, error: float) -> float:
         """What rounding adds to an error, as a share of what it may add."""
         left = math.sqrt(self.error**2 - self.approximation**2)
         return math.sqrt(max(error**2 - self.approximation**2, 0.0)) / left
 
-    def _measured(self, program: IntegerProgram) -> tuple[float, list[int]]:
-        """The error on some inputs, and the largest integer of each node; infinite if none fit."""
-        worst, most = 0.0, [0] * len(self.circuit.nodes)
-        count = min(len(self.inputs), _MEASURED)
-        for one, reference in zip(self.inputs[:count], self.references[:count], strict=True):
-            values, overflows = program.simulate(program.quantise(one))
+    def _simulated(
+        self, program: IntegerProgram, numbers: Sequence[int]
+    ) -> tuple[list[float], list[int]]:
+        """The error on each of some inputs, and the largest integer of each node.
+
+        Errors are infinite where an integer does not fit.
+        """
+        errors, most = [], [0] * len(self.circuit.nodes)
+        for number in numbers:
+            values, overflows = program.simulate(program.quantise(self.inputs[number]))
             if overflows:
-                return math.inf, most
+                errors.append(math.inf)
+                continue
             most = [
                 max(m, int(np.abs(v).max(initial=0))) for m, v in zip(most, values, strict=True)
             ]
-            worst = max(worst, relative_error(program.outputs(values), reference))
-        return worst, most
+            errors.append(relative_error(program.outputs(values), self.references[number]))
+        return errors, most
 
     def _limits(self, program: IntegerProgram, largest: Sequence[int]) -> tuple[float, ...]:
         """What each node may reach: what calibration saw, or more where rounding is coarse.
@@ -309,7 +357,10 @@ class _Study:
         needed = [
             (precision + magnitude, node)
             for precision, magnitude, node in zip(
-                self.precisions(1.0), self.magnitudes, self.circuit.nodes, strict=True
+                self.precisions(_SPARE_BITS[0], 1.0),
+                self.magnitudes,
+                self.circuit.nodes,
+                strict=True,
             )
             if node.value is None
         ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,16 +12,23 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from odp.backends.ezkl.circuit import Circuit, Node, apply
+from odp.backends.ezkl.circuit import Circuit, Node
+from odp.backends.ezkl.exact_integers import (
+    bits_of,
+    exact,
+    rescaled,
+    rounded_to_float32,
+    shifted,
+    whole_numbers,
+)
 from odp.backends.ezkl.roots import ROOT_BITS, reciprocals, roots
 from odp.backends.ezkl.schedule import ALIGNED, QUOTIENT_BITS, Schedule, power_of_two
 from odp.rewriter.module_paths import MODULE
 
-__all__ = ["IntegerProgram", "Overflow", "rescaled"]
+__all__ = ["IntegerProgram", "Overflow"]
 
 Array = NDArray[Any]
 
-_MANTISSA = 24
 # Bits of integers that a simulation still computes with; float64 ends at 1024.
 _LONGEST = 1000
 _OPSET, _IR_VERSION = 12, 7
@@ -63,15 +69,17 @@ class IntegerProgram:
         for name, number in self.circuit.inputs.items():
             shape = self.circuit.nodes[number].shape
             real = np.asarray(inputs[name], np.float64).reshape(shape)
-            whole = _integers(np.rint(np.ldexp(real, self.schedule.scales[number])))
+            whole = whole_numbers(np.rint(np.ldexp(real, self.schedule.scales[number])))
             found[name] = whole.astype(object)
         return found
 
     def simulate(self, integers: Mapping[str, Array]) -> tuple[list[Array], list[Overflow]]:
-        """Every tensor as Python integers, and what does not fit.
+        """Every tensor in exact integers, and what does not fit.
 
-        A rescale rounds as EZKL's does; see `rescaled`.  From an integer of more than 1000 bits on,
-        which overflows, all tensors are zeros: chains of squares of such ones would take minutes.
+        Tensors are int64 where the operation that makes them cannot overflow it, and Python
+        integers elsewhere.  A rescale rounds as EZKL's does; see `rescaled`.  From an integer of
+        more than 1000 bits on, which overflows, all tensors are zeros: chains of squares of such
+        ones would take minutes.
         """
         values: list[Array] = []
         overflows: list[Overflow] = []
@@ -89,7 +97,7 @@ class IntegerProgram:
                 self._check_operand(node, values[node.inputs[0]], overflows)
             self._check(node, before, limit, overflows)
             if overflows and overflows[-1].bits > _LONGEST:
-                before = np.asarray(np.zeros(node.shape, np.int64), object)
+                before = np.zeros(node.shape, np.int64)
             after = before
             if k:
                 after = rescaled(before, k)
@@ -118,19 +126,18 @@ class IntegerProgram:
         if node.kind in ("sqrt", "reciprocal"):
             claimed = roots if node.kind == "sqrt" else reciprocals
             return claimed(values[node.inputs[0]], self.schedule.labels[number])
-        shifted = power_of_two(self.circuit, node)
-        if shifted is not None:
-            operand = values[node.inputs[shifted[0]]]
+        power = power_of_two(self.circuit, node)
+        if power is not None:
+            operand = values[node.inputs[power[0]]]
             return np.broadcast_to(operand, node.shape)
         operands = []
         for place, other in enumerate(node.inputs):
             if self.circuit.nodes[other].value is not None:
                 operands.append(self.constant(number, place))
             else:
-                operands.append(
-                    values[other] * (1 << self.schedule.alignments.get((number, place), 0))
-                )
-        return np.asarray(apply(node.kind, operands, node.attributes), object)
+                shift = self.schedule.alignments.get((number, place), 0)
+                operands.append(values[other] if not shift else shifted(values[other], shift))
+        return exact(node, operands)
 
     def constant(self, user: int, place: int) -> Array:
         """A constant as the integers that its user works with."""
@@ -168,14 +175,13 @@ class IntegerProgram:
         scale = self.schedule.constants[user, place]
         key = (user, place, nudge)
         if key not in self._known:
-            self._known[key] = _rounded(value, scale, nudge)
+            self._known[key] = rounded_to_float32(value, scale, nudge)
         return self._known[key]
 
     @staticmethod
     def _check(node: Node, value: Array, limit: int, found: list[Overflow]) -> None:
-        largest = int(np.abs(value).max(initial=0))
-        if largest.bit_length() > limit:
-            found.append(Overflow(node, largest.bit_length(), limit))
+        if (bits := bits_of(value)) > limit:
+            found.append(Overflow(node, bits, limit))
 
     def to_onnx(self) -> onnx.ModelProto:
         """The model that EZKL reads with ``input_scale = param_scale = 0``.
@@ -184,48 +190,6 @@ class IntegerProgram:
         operand, which costs nothing and makes EZKL divide the result.
         """
         return _Writer(self).model()
-
-
-def rescaled(integers: Array, k: int) -> Array:
-    """Integers divided by ``2**k``, half away from zero, as EZKL's witness has it.
-
-    EZKL divides in float64, so an integer of more than 53 bits is rounded to that first.  (Its
-    circuit would accept either neighbour.)
-    """
-
-    def divided(x: int) -> int:
-        quotient = math.ldexp(float(x), -k)
-        return int(math.copysign(math.floor(abs(quotient) + 0.5), quotient))
-
-    return np.asarray(np.frompyfunc(divided, 1, 1)(integers), object)
-
-
-def _integers(array: Array) -> Array:
-    """Whole numbers as int64, where all fit, or as Python integers.
-
-    Operands that change are Python integers, and make those of all they meet.
-    """
-    if np.abs(array).max(initial=0.0) < 2.0**62:
-        return np.asarray(array).astype(np.int64)
-    return np.asarray(np.frompyfunc(int, 1, 1)(array), object)
-
-
-def _rounded(value: Array, scale: int, nudge: int = 0) -> Array:
-    """``value * 2**scale`` rounded to integers that float32 holds exactly.
-
-    `nudge` moves them by units of their last bit.
-    """
-    mantissa, exponent = np.frexp(value)
-    length = exponent + scale
-    bits = np.clip(length, 0, _MANTISSA)
-    whole = np.rint(np.ldexp(mantissa, bits)) - nudge * np.sign(value)
-    # Below half a unit there is nothing; above 24 bits zeros follow.
-    zeros = np.maximum(length - bits, 0)
-    whole = _integers(np.where(length >= 0, whole, 0.0))
-    if not zeros.any():
-        return whole
-    shifts = np.asarray(np.frompyfunc(lambda z: 1 << int(z), 1, 1)(zeros), object)
-    return np.asarray(whole.astype(object) * shifts, object)
 
 
 class _Writer:
@@ -265,9 +229,9 @@ class _Writer:
 
     def _write(self, number: int, node: Node) -> str:
         """Write the operations of a node; the name of its integers."""
-        shifted = power_of_two(self.circuit, node)
-        if shifted is not None:
-            return self.names[node.inputs[shifted[0]]]
+        power = power_of_two(self.circuit, node)
+        if power is not None:
+            return self.names[node.inputs[power[0]]]
         operands = [self._operand(number, place) for place in range(len(node.inputs))]
         k = self.schedule.rescaled(number) or self.schedule.labels.get(number, 0)
         if k:

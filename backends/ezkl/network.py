@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from odp.approximations.errors import OdpError
 from odp.backends.ezkl.circuit import apply
-from odp.backends.ezkl.integer_program import rescaled
+from odp.backends.ezkl.exact_integers import rescaled
 from odp.backends.ezkl.roots import reciprocals, roots
 
 __all__ = ["Tensor", "simulate"]

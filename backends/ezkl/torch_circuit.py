@@ -27,7 +27,6 @@ __all__ = ["TorchCircuit", "rounded_constant"]
 
 _MANTISSA = 24
 _EXACT_BITS = 1023
-_BATCH = 64
 
 
 class TorchCircuit(nn.Module):
@@ -113,33 +112,6 @@ class TorchCircuit(nn.Module):
 
         *outputs, outside = torch.vmap(one)(*given)
         return dict(zip(circuit.outputs, outputs, strict=True)), outside
-
-    def largest(self, inputs: Mapping[str, torch.Tensor]) -> list[float]:
-        """The largest absolute value of each node over all windows; 0 for constants.
-
-        Args:
-            inputs: as for `forward`.
-        """
-        circuit, constants = self.program.circuit, self._known()
-        names = list(circuit.inputs)
-        shapes = [circuit.nodes[number].shape for number in circuit.inputs.values()]
-
-        def one(*window: torch.Tensor) -> torch.Tensor:
-            values, _ = self._evaluated(dict(zip(names, window, strict=True)), constants)
-            sizes = [value.abs().amax() if value.numel() else torch.zeros(()) for value in values]
-            return torch.stack([size.to(torch.float64) for size in sizes])
-
-        found: list[float] = []
-        with torch.no_grad():
-            count = len(inputs[names[0]])
-            for start in range(0, count, _BATCH):
-                part = [
-                    inputs[name][start : start + _BATCH].to(torch.float64).reshape(-1, *shape)
-                    for name, shape in zip(names, shapes, strict=True)
-                ]
-                most = torch.vmap(one)(*part).amax(0).tolist()
-                found = [max(pair) for pair in zip(found or most, most, strict=True)]
-        return found
 
     def constant(self, number: int) -> torch.Tensor:
         """The value of a constant, before any rounding: float64.

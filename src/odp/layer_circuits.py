@@ -9,8 +9,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from odp.approximations.errors import OdpError
 from odp.circuits import CompiledModel, compile_circuit
 
@@ -18,10 +16,7 @@ if TYPE_CHECKING:
     from odp.backends.ezkl.integer_program import IntegerProgram
     from odp.healing.rows_record import CircuitCost
 
-__all__ = ["compile_layers", "cost_of", "with_integer_ranges", "with_weights"]
-
-# Exact integers of a whole layer take a tenth of a second a window.
-_MEASURED = 4
+__all__ = ["compile_layers", "cost_of", "with_weights"]
 
 
 def compile_layers(
@@ -56,7 +51,7 @@ def compile_layers(
     for number, result in enumerate(results):
         if isinstance(result, str):
             raise OdpError(f"layer {number}: {result}")
-        found.append(with_integer_ranges(result, options.get("margin", 0.25)))
+        found.append(result)
         progress(len(found), len(paths))
     return found
 
@@ -67,40 +62,6 @@ def _compiled(path: Path, options: dict[str, Any]) -> CompiledModel | str:
         return compile_circuit(path, calibration=path.with_suffix(".npz"), **options)
     except OdpError as error:
         return " ".join(str(error).split())
-
-
-def with_integer_ranges(layer: CompiledModel, margin: float) -> CompiledModel:
-    """The circuit with the ranges that its integers have in all calibration windows.
-
-    `compile_circuit` knows the integers of four windows, and the ranges in real numbers of all.
-    Tensors that are rounded coarsely reach further: of 256 calibration windows of the small
-    BitNet's layer 0, at an error of 0.05, the prover would have refused 8.6 %.
-
-    Args:
-        layer: as it was compiled.
-        margin: by how much larger than in calibration any value may be.
-    """
-    import torch
-
-    from odp.backends.ezkl.schedule import COMPARED, QUOTIENT_BITS
-    from odp.backends.ezkl.torch_circuit import TorchCircuit
-
-    compiled = layer.compiled
-    program = compiled.program
-    circuit, schedule = program.circuit, program.schedule
-    compared = {i for node in circuit.nodes if node.kind in COMPARED for i in node.inputs}
-    inputs = {
-        name: torch.from_numpy(np.stack([one[name] for one in layer.inputs]))
-        for name in circuit.inputs
-    }
-    limits = list(compiled.limits)
-    for number, largest in enumerate(TorchCircuit(program).largest(inputs)):
-        if largest > 0 and number not in compared and math.isfinite(largest):
-            bits = min(program.digits - 1, QUOTIENT_BITS) if schedule.rescaled(number) else 125
-            seen = math.log2(largest) + math.log2(1.0 + margin)
-            limits[number] = max(limits[number], min(seen, bits - schedule.scales[number]))
-    changed = dataclasses.replace(compiled, limits=tuple(limits))
-    return dataclasses.replace(layer, compiled=changed)
 
 
 def with_weights(layer: CompiledModel, program: IntegerProgram) -> CompiledModel:
@@ -171,7 +132,7 @@ def _rounding(program: IntegerProgram, inputs: Sequence[Any]) -> float:
     from odp.backends.ezkl.compiler import relative_error
 
     worst = 0.0
-    for one in inputs[:_MEASURED]:
+    for one in inputs:
         values, overflows = program.simulate(program.quantise(one))
         if overflows:
             return math.inf
