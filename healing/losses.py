@@ -32,15 +32,18 @@ def kl_loss(original: torch.Tensor, adapted: torch.Tensor) -> torch.Tensor:
 
     Args:
         original: logits, any float type, shape (batch, tokens, vocabulary); no gradient flows here.
-        adapted: logits of the same shape.
+        adapted: logits of the same shape.  Tokens that both rule out by -inf add nothing.
 
     Returns:
         A scalar, float32.
     """
+    import torch
     from torch.nn import functional
 
-    wanted = original.detach().flatten(0, 1).float().log_softmax(-1)
-    found = adapted.flatten(0, 1).float().log_softmax(-1)
+    # 0 (-inf + inf) is nan, and 0 times any other number is 0.
+    least = torch.finfo(torch.float32).min
+    wanted = original.detach().flatten(0, 1).float().log_softmax(-1).clamp_min_(least)
+    found = adapted.flatten(0, 1).float().log_softmax(-1).clamp_min(least)
     return functional.kl_div(found, wanted, reduction="batchmean", log_target=True)
 
 

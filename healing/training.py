@@ -150,6 +150,7 @@ class _Run:
         """Give the model back as it came, but for the adapter's numbers."""
         if self.settings.gradient_checkpointing:
             self.bare.gradient_checkpointing_disable()
+            self.bare.disable_input_require_grads()
         self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
         self.accelerator.free_memory()
         self.bare.eval()

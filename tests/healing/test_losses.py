@@ -34,6 +34,19 @@ def test_kl_of_a_model_to_itself_is_zero_and_has_no_gradient() -> None:
     assert logits.grad is not None and float(logits.grad.abs().max()) < 1e-7
 
 
+def test_tokens_that_both_models_rule_out_add_nothing() -> None:
+    original, adapted = numbers(1, 4, 9), numbers(1, 4, 9, seed=1).requires_grad_()
+    ruled_out = torch.full((1, 4, 2), -torch.inf)
+    longer = torch.cat([adapted, ruled_out], -1)
+    loss = kl_loss(torch.cat([original, ruled_out], -1), longer)
+    assert float(loss.detach()) == pytest.approx(
+        float(kl_loss(original, adapted).detach()), rel=1e-6
+    )
+    (gradient,) = torch.autograd.grad(loss, adapted)
+    (wanted,) = torch.autograd.grad(kl_loss(original, adapted), adapted)
+    torch.testing.assert_close(gradient, wanted)
+
+
 def test_no_gradient_flows_into_the_original() -> None:
     original, adapted = numbers(1, 3, 9).requires_grad_(), numbers(1, 3, 9, seed=1).requires_grad_()
     (kl_loss(original, adapted) + feature_loss([original], [adapted])).backward()

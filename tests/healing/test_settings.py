@@ -74,5 +74,5 @@ def test_nonsense_is_refused(options: dict[str, Any], message: str) -> None:
 
 
 def test_an_unknown_preset_is_refused() -> None:
-    with pytest.raises(OdpError, match="there are default, seed"):
+    with pytest.raises(OdpError, match="there are default, layerwise, seed"):
         preset("best")

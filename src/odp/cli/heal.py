@@ -97,7 +97,8 @@ heal_group.add_command(plot_command, "plot")
     default="default",
     show_default=True,
     metavar="NAME",
-    help="Settings to begin with: default (KL to the original), or seed (the BitNet report's, "
+    help="Settings to begin with: default (KL to the original), layerwise (also its hidden states "
+    "after every block, and magnitudes; heals most in a given time), or seed (the BitNet report's, "
     "as far as they are known). Options below replace single ones.",
 )
 @click.option("--rank", type=int, metavar="N")
