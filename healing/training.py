@@ -125,7 +125,9 @@ class _Run:
         )
         if settings.gradient_checkpointing:
             model.gradient_checkpointing_enable()
-            # Checkpoints of blocks whose input has no gradient would have none either.
+            # Checkpoints of blocks whose input has no gradient would have none either.  transformers
+            # may have put hooks there already, and would forget them at the second call.
+            model.disable_input_require_grads()
             model.enable_input_require_grads()
         self.model, self.optimiser = self.accelerator.prepare(model, optimiser)
         self._switch_to_training()

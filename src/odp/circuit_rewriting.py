@@ -133,9 +133,19 @@ def balanced(wishes: Wishes, error: float) -> Rewritten:
     Raises:
         OdpError: bad input, or an error that no expressions keep.
     """
-    wanted, best = _FIRST_SHARE * error, None
+    from odp.backends.ezkl.lint import CircuitRefused
+
+    wanted = _FIRST_SHARE * error
+    found: Rewritten | None = None
+    best: Rewritten | None = None
     for _ in range(_ATTEMPTS):
-        found = rewritten(wishes, wanted)
+        try:
+            found = rewritten(wishes, wanted)
+        except CircuitRefused:
+            # Coarser expressions made a circuit of the model, so it is the error that has none.
+            if found is None:
+                raise
+            break
         wishes = dataclasses.replace(wishes, shift=found.lowered.shift)
         share = (found.error / error) ** 2
         if share <= _SHARE[1] and (best is None or found.site_error > best.site_error):
@@ -150,9 +160,10 @@ def balanced(wishes: Wishes, error: float) -> Rewritten:
             wanted *= _COARSER
         else:
             break
+    assert found is not None
     if best is None:
         raise OdpError(
-            f"expressions with errors down to {wanted / _FINER:.1g} at each site change the "
+            f"expressions with errors down to {found.site_error:.1g} at each site change the "
             f"outputs by {found.error:.2g}, more than the {error:g} that are allowed"
         )
     return best

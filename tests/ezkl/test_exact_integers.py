@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import numpy as np
@@ -36,13 +37,14 @@ def integers(draw: st.DrawFn) -> Array:
     """4 x 4 Python integers of up to so many bits, the longest ones among them."""
     bits = draw(st.sampled_from([1, 20, 26, 27, 31, 32, 52, 53, 60, 61, 62, 63, 64, 100]))
     most = 2**bits - 1
-    values = draw(
-        st.lists(
-            st.one_of(st.integers(-most, most), st.sampled_from([most, -most])),
-            min_size=16,
-            max_size=16,
-        )
-    )
+    generator = random.Random(draw(st.integers(0, 2**32)))
+    edges = draw(st.sampled_from([0.0, 0.5, 1.0]))
+    values = [
+        generator.choice([most, -most])
+        if generator.random() < edges
+        else generator.randint(-most, most)
+        for _ in range(16)
+    ]
     return np.array(values, object).reshape(4, 4)
 
 
