@@ -125,8 +125,8 @@ class _Run:
         )
         if settings.gradient_checkpointing:
             model.gradient_checkpointing_enable()
-            # Checkpoints of blocks whose input has no gradient would have none either.  transformers
-            # may have put hooks there already, and would forget them at the second call.
+            # Checkpoints of blocks whose input has no gradient would have none either.  Hooks that
+            # transformers has put there already it would forget at the second call.
             model.disable_input_require_grads()
             model.enable_input_require_grads()
         self.model, self.optimiser = self.accelerator.prepare(model, optimiser)
