@@ -289,20 +289,22 @@ class _Study:
         Raises:
             OdpError: there is none; says on which input.
         """
-        best: Compiled | None = found
-        for _ in range(_CORRECTIONS):
-            if best is None:
-                break
-            errors, largest = self._simulated(best.program, range(len(self.inputs)))
+        for corrections in range(_CORRECTIONS + 1):
+            errors, largest = self._simulated(found.program, range(len(self.inputs)))
             worst = sorted(range(len(errors)), key=lambda number: -errors[number])
             if errors[worst[0]] <= self.error:
-                limits = self._limits(best.program, largest)
-                return replace(best, error=errors[worst[0]], limits=limits)
+                limits = self._limits(found.program, largest)
+                return replace(found, error=errors[worst[0]], limits=limits)
+            if corrections == _CORRECTIONS:
+                break
             self.measured = sorted({*self.measured, *worst[:_MEASURED]})
             hard = noise_gains(self.circuit, [self.circuit.evaluate(self.inputs[worst[0]])])
             self.gains = [max(pair) for pair in zip(self.gains, hard, strict=True)]
             self.factors.clear()
-            best = self.refined(digits, spare)
+            better = self.refined(digits, spare)
+            if better is None:
+                break
+            found = better
         raise OdpError(
             f"no schedule has a relative error of {self.error:g} or less on all "
             f"{len(self.inputs)} inputs: number {worst[0]} has {errors[worst[0]]:.2g}; allow a "
