@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -33,12 +32,9 @@ def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_what_is_stored_is_what_is_loaded(room: Path) -> None:
     answer = approximate("tanh", (-2, 2), error=1e-4)
     cache.store(PROBLEM, "cheapest", [answer])
-    started = time.perf_counter()
     again = cache.load(PROBLEM, "cheapest")
     assert again == [answer]
     assert again[0].expression is answer.expression
-    # The 5 ms, on a machine that may be busy: 1 ms measured.
-    assert time.perf_counter() - started < 0.05
 
 
 def test_a_program_on_integers_is_kept_whole(room: Path) -> None:

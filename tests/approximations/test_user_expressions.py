@@ -4,7 +4,6 @@ import math
 import pickle
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from fractions import Fraction
 
@@ -21,6 +20,8 @@ from odp.approximations import (
 )
 from odp.approximations.functions.parsing import from_sympy, parse
 from odp.approximations.functions.symmetry import vanishes
+
+from ..hanging import must_end
 
 ULP = 2.0**-52
 
@@ -173,10 +174,8 @@ def test_no_code_runs(tmp_path: object) -> None:
 )
 def test_bad_formulas_are_one_clear_line_at_once(text: str, words: str) -> None:
     parse("sin(x)")
-    started = time.perf_counter()
-    with pytest.raises(ApproximationError, match=words) as caught:
+    with must_end(), pytest.raises(ApproximationError, match=words) as caught:
         get_function(text)
-    assert time.perf_counter() - started < 0.5
     message = str(caught.value)
     assert "\n" not in message
     assert len(message) < 400
@@ -235,11 +234,10 @@ def test_bad_domains_are_one_clear_line(text: str, domain: tuple[float, float], 
         ("sin(1000*x)*exp(x)", (-10, 10)),
     ],
 )
-def test_good_domains_are_accepted_quickly(text: str, domain: tuple[float, float]) -> None:
+def test_good_domains_are_accepted(text: str, domain: tuple[float, float]) -> None:
     function = get_function(text)
-    started = time.perf_counter()
-    function.check_domain(Interval(*domain))
-    assert time.perf_counter() - started < 2
+    with must_end():
+        function.check_domain(Interval(*domain))
     assert np.isfinite(function.numpy(np.linspace(*domain, 101))).all()
 
 
@@ -340,14 +338,13 @@ def test_sympy_expressions_are_taken() -> None:
 )
 def test_formulas_that_grow_beyond_all_bounds_do_not_hang(text: str) -> None:
     get_function("sin(x)*exp(x)")
-    started = time.perf_counter()
-    function = get_function(text)
-    function.numpy(np.linspace(-30, 30, 101))
-    try:
-        function.check_domain(Interval(0.25, 2.5))
-    except ApproximationError as error:
-        assert "\n" not in str(error)
-    assert time.perf_counter() - started < 4
+    with must_end():
+        function = get_function(text)
+        function.numpy(np.linspace(-30, 30, 101))
+        try:
+            function.check_domain(Interval(0.25, 2.5))
+        except ApproximationError as error:
+            assert "\n" not in str(error)
 
 
 @pytest.mark.parametrize(
