@@ -144,9 +144,9 @@ PRESETS = {
 """Settings by name.
 
 `layerwise` also asks every decoder block for the original's hidden states (Romero et al., FitNets,
-arXiv:1412.6550), which tells each of them its own mistake: on SmolLM2, KL after 30 steps was 30 %
-lower than with KL alone.  It needs a model with a list of blocks, and magnitudes that BitNet layers
-do not have.
+arXiv:1412.6550), which tells each of them its own mistake: on SmolLM2, KL after 20 steps was 0.019,
+and 0.032 with KL alone (docs/healing.md).  It needs a model with a list of blocks, and magnitudes,
+which BitNet layers do not have.
 
 `seed` follows the BitNet b1.58-2B-4T report that ODP continues, as far as we know it: LoRA on q, k,
 v and o, a cosine schedule with warm-up, gradient accumulation, and the loss of the language model
